@@ -1,4 +1,4 @@
-"""Gives setuptools what the running build hook decided; pip, build and tox go through the backend."""
+"""Gives setuptools what the running build hook decided; pip and tox go through the backend."""
 
 import sys
 from pathlib import Path
