@@ -1,0 +1,49 @@
+"""The `border0` program: finds the command, runs it, turns errors into one line and a status."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from border0.cli import connector, key, version
+from border0.errors import Border0Error
+
+DESCRIPTION = "The self-hosted, application-aware VPN."
+EPILOG = """\
+examples:
+  border0 connector start --example      a connector with a generated example, in this folder
+  border0 connector start --config FILE  a connector from your own file
+  border0 key generate                   a WireGuard private key
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command tree."""
+    root = argparse.ArgumentParser(
+        prog="border0",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (connector, key, version):
+        module.register(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except Border0Error as error:
+        print(f"border0: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,292 @@
+"""The connector's stand-alone file: TOML, strict, read once and checked as a whole.
+
+docs/configuration.md has every key with its default. A mistake raises `ConfigError` that names the
+file, the key and the nearest valid key; secrets are resolved here and kept in `Secret`.
+"""
+
+import base64
+import binascii
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from pathlib import Path
+from typing import Any
+
+from border0.connector.tables import Address, Network, Table, nearest
+from border0.connector.upstreams import Upstream, read_upstream
+from border0.errors import Border0Error, ConfigError
+from border0.policy.model import Policy
+from border0.policy.parse import parse_policy
+from border0.secrets import Secret, resolve
+
+DEFAULT_PORT = 32442
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+MAXIMUM_FILE = 4 * 1024 * 1024
+
+
+@dataclass
+class Network4And6:
+    """The inner prefixes: services are proxied, devices are peers."""
+
+    services_v4: Network
+    services_v6: Network
+    devices_v4: Network
+    devices_v6: Network
+
+
+@dataclass
+class DeviceEntry:
+    """One WireGuard peer and the person behind it."""
+
+    name: str
+    public_key: bytes
+    preshared_key: Secret | None = field(repr=False)  # base64
+    addresses: list[str]  # CIDR text, /32 or /128
+    user: str
+    groups: frozenset[str]
+    service_account: str = ""
+
+
+@dataclass
+class SocketEntry:
+    """One service: where it is reached, what it leads to and who decides."""
+
+    name: str
+    socket_type: str
+    addresses: list[Address]
+    port: int
+    recording_enabled: bool
+    policies: list[str]
+    upstream: Upstream
+
+
+@dataclass
+class ConnectorConfig:
+    """Everything in one file."""
+
+    file: Path
+    name: str
+    private_key_file: Path
+    listen_port: int
+    mtu: int
+    state_dir: Path
+    network: Network4And6
+    devices: list[DeviceEntry]
+    sockets: list[SocketEntry]
+    policies: dict[str, Policy]
+
+
+def load(path: Path) -> ConnectorConfig:
+    """Read and check one file.
+
+    :raises ConfigError: anything unreadable, unknown, missing, contradictory or unresolvable.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; name the file with --config FILE") from None
+    if len(raw) > MAXIMUM_FILE:
+        raise ConfigError(f"{path}: larger than {MAXIMUM_FILE} bytes")
+    try:
+        data = tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    return read(data, path)
+
+
+def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
+    """The parsed file as a `ConnectorConfig`; `path` gives the folder that paths count from."""
+    top = Table(data, path, "")
+    base = path.resolve().parent
+    connector = top.table("connector")
+    network = _network(top.table("network", optional=True))
+    policies = _policies(top, base)
+    devices = [_device(table, network, base) for table in top.tables("device")]
+    sockets = [_socket(table, network, policies) for table in top.tables("socket")]
+    config = ConnectorConfig(
+        file=path,
+        name=_name(connector),
+        private_key_file=base / connector.text("private_key_file", "connector.key"),
+        listen_port=connector.number("listen_port", 0, 65535, DEFAULT_PORT),
+        mtu=connector.number("mtu", 1280, 9000, 1380),
+        state_dir=base / connector.text("state_dir", "state"),
+        network=network,
+        devices=devices,
+        sockets=sockets,
+        policies=policies,
+    )
+    connector.close()
+    top.close()
+    _check_unique(config, top)
+    return config
+
+
+def _name(table: Table) -> str:
+    name = table.text("name")
+    if not NAME.fullmatch(name):
+        raise table.error("use lower-case letters, digits and dashes, at most 63", "name")
+    return name
+
+
+def _network(table: Table) -> Network4And6:
+    network = Network4And6(
+        services_v4=table.network("services_v4", 4, "100.126.0.0/24"),
+        services_v6=table.network("services_v6", 6, "fd62:6f72:6465:7231::/64"),
+        devices_v4=table.network("devices_v4", 4, "100.64.0.0/16"),
+        devices_v6=table.network("devices_v6", 6, "fd62:6f72:6465:7230::/64"),
+    )
+    table.close()
+    for services, devices in (
+        (network.services_v4, network.devices_v4),
+        (network.services_v6, network.devices_v6),
+    ):
+        if services.overlaps(devices):
+            raise table.error(f"the prefixes {services} and {devices} overlap")
+    return network
+
+
+def _policies(top: Table, base: Path) -> dict[str, Policy]:
+    policies: dict[str, Policy] = {}
+    for table in top.tables("policy"):
+        name = _name(table)
+        if name in policies:
+            raise table.error("a second policy of this name", "name")
+        table.choice("version", ("v2",), "v2")
+        table.get("description", str, "")
+        document, where = _policy_document(table, base)
+        table.close()
+        try:
+            policies[name] = parse_policy(name, document)
+        except Border0Error as error:
+            raise table.error(str(error), where) from None
+    return policies
+
+
+def _policy_document(table: Table, base: Path) -> tuple[Mapping[str, Any], str]:
+    file = table.text("policy_file", "")
+    inline = table.get("policy_data", dict, None)
+    if bool(file) == (inline is not None):
+        raise table.error("give exactly one of policy_data and policy_file")
+    if inline is not None:
+        return inline, "policy_data"
+    try:
+        document = json.loads((base / file).read_text("utf-8"))
+    except OSError as error:
+        raise table.error(f"cannot read {base / file}: {error.strerror}", "policy_file") from None
+    except ValueError as error:
+        raise table.error(f"{base / file} is not valid JSON: {error}", "policy_file") from None
+    if not isinstance(document, dict):
+        raise table.error(f"{base / file} must hold one JSON object", "policy_file")
+    # The whole policy object, as the API gives it, is as welcome as its policy_data alone.
+    inner = document.get("policy_data")
+    return (inner if isinstance(inner, dict) else document), "policy_file"
+
+
+def decode_key(text: str) -> bytes:
+    """A WireGuard key: 32 bytes in base64; raises ValueError."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not base64") from None
+    if len(key) != 32:
+        raise ValueError(f"{len(key)} bytes instead of 32")
+    return key
+
+
+def _device(table: Table, network: Network4And6, base: Path) -> DeviceEntry:
+    name = _name(table)
+    try:
+        public_key = decode_key(table.text("public_key"))
+    except ValueError as error:
+        raise table.error(f"expected a WireGuard public key: {error}", "public_key") from None
+    addresses = []
+    for text in table.strings("addresses"):
+        try:
+            interface = ip_interface(text)
+        except ValueError:
+            raise table.error(f"{text!r} is not an address", "addresses") from None
+        home = network.devices_v4 if interface.version == 4 else network.devices_v6
+        if interface.network.prefixlen != interface.max_prefixlen or interface.ip not in home:
+            advice = f"a device has single addresses (/32, /128) inside {home}"
+            raise table.error(f"{text}: {advice}", "addresses")
+        addresses.append(str(interface))
+    if not addresses:
+        raise table.error("a device needs at least one address", "addresses")
+    entry = DeviceEntry(
+        name=name,
+        public_key=public_key,
+        preshared_key=_preshared(table, base),
+        addresses=addresses,
+        user=table.text("user", ""),
+        groups=frozenset(table.strings("groups", [])),
+        service_account=table.text("service_account", ""),
+    )
+    table.close()
+    if bool(entry.user) == bool(entry.service_account):
+        raise table.error("give exactly one of user and service_account")
+    return entry
+
+
+def _preshared(table: Table, base: Path) -> Secret | None:
+    text = table.text("preshared_key", "")
+    if not text:
+        return None
+    try:
+        secret = resolve(text, base)
+        decode_key(secret.reveal().strip())
+    except ConfigError as error:
+        raise table.error(str(error), "preshared_key") from None
+    except ValueError as error:
+        raise table.error(f"expected a WireGuard preshared key: {error}", "preshared_key") from None
+    return secret
+
+
+def _socket(table: Table, network: Network4And6, policies: Mapping[str, Policy]) -> SocketEntry:
+    name = _name(table)
+    socket_type = table.choice("socket_type", ("database", "tls"))
+    addresses = []
+    for version, home in ((4, network.services_v4), (6, network.services_v6)):
+        key = f"private_network_ipv{version}"
+        address = table.address(key, version)
+        if address is None:
+            continue
+        if address not in home:
+            raise table.error(f"{address} is outside the service range {home}", key)
+        addresses.append(address)
+    if not addresses:
+        raise table.error("give private_network_ipv4, private_network_ipv6 or both")
+    wanted = table.strings("policies", [])
+    for policy in wanted:
+        if policy not in policies:
+            raise table.error(f"no policy {policy!r}; {nearest(policy, list(policies))}", "policies")
+    for key in ("display_name", "description"):
+        table.get(key, str, "")
+    recording = table.get("recording_enabled", bool, True)
+    port = table.number("port", 1, 65535, 0)
+    upstream, default = read_upstream(table.table("upstream_configuration"), socket_type)
+    table.close()
+    return SocketEntry(name, socket_type, addresses, port or default, recording, wanted, upstream)
+
+
+def _check_unique(config: ConnectorConfig, top: Table) -> None:
+    seen: dict[tuple[str, object], str] = {}
+
+    def once(kind: str, value: object, owner: str) -> None:
+        other = seen.setdefault((kind, value), owner)
+        if other != owner:
+            raise top.error(f"{kind} {value} belongs to both {other} and {owner}")
+
+    for device in config.devices:
+        owner = f'[[device]] "{device.name}"'
+        once("the name", device.name, owner)
+        once("the public key", base64.b64encode(device.public_key).decode(), owner)
+        for text in device.addresses:
+            once("the address", text, owner)
+    for socket in config.sockets:
+        owner = f'[[socket]] "{socket.name}"'
+        once("the socket name", socket.name, owner)
+        for address in socket.addresses:
+            once("the service address and port", (str(address), socket.port), owner)

@@ -1,0 +1,225 @@
+"""The connector process: tunnel, stack, policy, records and one proxy a socket, as one service.
+
+`twistd -n border0-connector --config FILE` runs it. SIGTERM drains and stops; SIGHUP reads the
+file again and keeps what it has when the new file is wrong.
+"""
+
+import os
+import signal
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from zope.interface import implementer
+
+from border0 import __version__
+from border0._build_info import build_info
+from border0.connector.config import ConnectorConfig, load
+from border0.connector.keys import encode_key, load_private_key
+from border0.connector.service import ConnectorService
+from border0.errors import Border0Error
+from border0.netstack.stack import Stack
+from border0.processes import logs
+from border0.processes.health import Metric, health_service
+from border0.processes.tunnel import Endpoints, Tunnel
+from border0.wireguard.adapters.timestamps import TimestampFile
+from border0.wireguard.device import Device
+
+
+class Options(usage.Options):
+    """The command line of `twistd border0-connector`."""
+
+    synopsis = "--config FILE [options]"
+    longdesc = (
+        "Runs a border0 connector from a stand-alone TOML file. The public key that devices need "
+        "is printed at start."
+    )
+    optParameters = [
+        ["config", "c", "connector.toml", "The configuration file."],
+        ["log-format", None, "text", "How to log: text or json."],
+        ["log-level", None, None, "debug, info, warn or error (or BORDER0_LOG_LEVEL; info)."],
+        ["metrics-listen", None, None, "[ADDRESS:]PORT for /healthz, /readyz and /metrics."],
+    ]
+    optFlags = [["validate", None, "Check the file, say what it holds, and exit."]]
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+
+    loaded: ConnectorConfig
+
+    def postOptions(self) -> None:
+        """Read the file before anything starts, so that a mistake is one clear line."""
+        level = self["log-level"] or os.environ.get("BORDER0_LOG_LEVEL") or "info"
+        self["log-level"] = level.lower()
+        for name, allowed in (("log-format", logs.FORMATS), ("log-level", logs.LEVELS)):
+            if self[name] not in allowed:
+                self._exit(f"--{name} {self[name]}: expected one of {', '.join(allowed)}", 2)
+        try:
+            self.loaded = load(Path(self["config"]))
+        except Border0Error as error:
+            self._exit(str(error), 1)
+        if self["validate"]:
+            config = self.loaded
+            counts = (
+                f"{len(config.devices)} devices, {len(config.sockets)} sockets, "
+                f"{len(config.policies)} policies"
+            )
+            print(f"{config.file}: fine: connector {config.name!r} with {counts}")
+            raise SystemExit(0)
+
+    @staticmethod
+    def _exit(message: str, status: int) -> None:
+        print(f"border0-connector: {message}", file=sys.stderr)
+        raise SystemExit(status)
+
+
+@implementer(IService, IServiceCollection)
+class ConnectorProcess(MultiService):
+    """All services of one connector; knows how to log, reload and say how it is."""
+
+    log = Logger(namespace="border0.connector")
+
+    def __init__(self, reactor: Any, config: ConnectorConfig, observer: Any = None) -> None:
+        super().__init__()
+        self.reactor, self.config, self.observer = reactor, config, observer
+        private_key = load_private_key(config.private_key_file)
+        config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        timestamps = TimestampFile(config.state_dir / "tai64n")
+        self.device = Device(private_key, random_bytes=os.urandom, timestamp=timestamps)
+        self.connector = ConnectorService(reactor, config, self.underlay)
+        self.stack = Stack(
+            mtu=config.mtu,
+            random_bytes=os.urandom,
+            is_local=self.connector.is_local,
+            accept=lambda connection: self.connector.accept(connection),
+        )
+        endpoints = Endpoints(config.state_dir / "endpoints.json")
+        self.tunnel = Tunnel(reactor, self.device, self.stack, config.listen_port, endpoints)
+        self.tunnel.setName("tunnel")
+        self.connector.setName("proxies")
+        self._install_peers(config)
+        # Records come first and leave last: no session may outlive its recorder.
+        self.connector.store_service.setServiceParent(self)
+        self.tunnel.setServiceParent(self)
+        self.connector.setServiceParent(self)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Bring our log observer along when twistd adopts us."""
+        if self.observer is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
+
+    def _install_peers(self, config: ConnectorConfig) -> None:
+        wanted = {device.public_key: device for device in config.devices}
+        for key in list(self.tunnel.peers):
+            if key not in wanted:
+                self.tunnel.remove_peer(key)
+        for key, device in wanted.items():
+            secret = device.preshared_key
+            preshared = bytes(32) if secret is None else decode_preshared(secret.reveal())
+            self.tunnel.add_peer(key, preshared, device.addresses, device.name)
+
+    def underlay(self, public_key: bytes) -> tuple[str, float] | None:
+        """A device's outside address and the age in seconds of its newest authenticated packet."""
+        peer = self.tunnel.peers.get(public_key)
+        if peer is None or peer.endpoint is None or peer.last_authenticated is None:
+            return None
+        host = str(peer.endpoint[0]).partition("%")[0]  # type: ignore[index]
+        mapped = ip_address(host)
+        four = getattr(mapped, "ipv4_mapped", None)
+        return str(four or mapped), self.reactor.seconds() - peer.last_authenticated
+
+    def startService(self) -> None:
+        """Start, then say what a person needs to connect."""
+        super().startService()
+        if hasattr(signal, "SIGHUP"):
+            previous = signal.getsignal(signal.SIGHUP)
+            signal.signal(
+                signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload)
+            ) if previous is not None else None
+        build = build_info()
+        self.log.info(
+            "border0 {version} ({kind}: {reason})",
+            version=__version__,
+            kind=build.kind,
+            reason=build.reason,
+        )
+        self.log.info("public key {key}", key=encode_key(self.device.public_key))
+        for socket in self.config.sockets:
+            where = ", ".join(str(address) for address in socket.addresses)
+            self.log.info(
+                "socket {name} ({kind}) at {where} port {port}",
+                name=socket.name,
+                kind=socket.socket_type,
+                where=where,
+                port=socket.port,
+            )
+        self.log.info("ready: WireGuard on udp port {port}", port=self.tunnel.port)
+
+    def reload(self) -> Deferred[None]:
+        """Read the file again (in a thread: references may run commands) and apply it."""
+        done: Deferred[None] = deferToThread(load, self.config.file).addCallbacks(
+            self._apply, self._refused
+        )
+        return done
+
+    def _apply(self, config: ConnectorConfig) -> None:
+        for name in ("listen_port", "mtu", "state_dir", "network", "name", "private_key_file"):
+            if getattr(config, name) != getattr(self.config, name):
+                self.log.warn("{name} changed: takes effect at the next start", name=name)
+        self.config = config
+        self._install_peers(config)
+        self.connector.reconfigure(config)
+        self.log.info("configuration read again")
+
+    def _refused(self, failure: Any) -> None:
+        failure.trap(Border0Error)
+        text = str(failure.value)
+        self.log.error("configuration not changed: {error}", error=text)
+
+    def problems(self) -> list[str]:
+        """Why the connector is not ready."""
+        found = [] if self.tunnel.port else ["the WireGuard port is not bound"]
+        return found + self.connector.problems()
+
+    def metrics(self) -> list[Metric]:
+        """What Prometheus reads."""
+        received: list[tuple[dict[str, str], float]] = []
+        sent: list[tuple[dict[str, str], float]] = []
+        for peer in self.tunnel.peers.values():
+            received.append(({"device": peer.name}, peer.rx_bytes))
+            sent.append(({"device": peer.name}, peer.tx_bytes))
+        return [
+            ("border0_wireguard_received_bytes_total", "From devices.", "counter", received),
+            ("border0_wireguard_sent_bytes_total", "To devices.", "counter", sent),
+            *self.connector.metrics(),
+        ]
+
+
+def decode_preshared(text: str) -> bytes:
+    """A checked base64 preshared key as bytes."""
+    from border0.connector.config import decode_key
+
+    return decode_key(text.strip())
+
+
+def makeService(options: Options) -> Service:
+    """What `twistd` calls; the file has been read by then."""
+    from twisted.internet import reactor
+
+    observer = logs.observer(options["log-format"], options["log-level"])
+    try:
+        process = ConnectorProcess(reactor, options.loaded, observer)
+        if options["metrics-listen"]:
+            health = health_service(
+                reactor, options["metrics-listen"], process.problems, process.metrics
+            )
+            health.setServiceParent(process)
+    except (Border0Error, OSError) as error:
+        print(f"border0-connector: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    return process
