@@ -163,3 +163,8 @@ def long_only(subject: T) -> T:
         marked: Any = subject
         marked.skip = "takes longer than 30 seconds: tox -e long, or BORDER0_LONG=1"
     return subject
+
+
+def slow(subject: T) -> T:
+    """Decorate a test that runs in minutes: under CI and with ``BORDER0_LONG=1``."""
+    return subject if under_ci() else long_only(subject)
