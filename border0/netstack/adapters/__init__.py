@@ -1,0 +1,1 @@
+"""The Twisted side of the user-space stack: driver, transport, endpoints."""
