@@ -20,13 +20,14 @@ from zope.interface import implementer
 
 from border0 import __version__
 from border0._build_info import build_info
-from border0.connector.config import ConnectorConfig, load
+from border0.connector.config import ConnectorConfig, decode_key, load
 from border0.connector.keys import encode_key, load_private_key
 from border0.connector.service import ConnectorService
 from border0.errors import Border0Error
 from border0.netstack.stack import Stack
 from border0.processes import logs
 from border0.processes.health import Metric, health_service
+from border0.processes.hello import hello_service
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import TimestampFile
 from border0.wireguard.device import Device
@@ -46,7 +47,10 @@ class Options(usage.Options):
         ["log-level", None, None, "debug, info, warn or error (or BORDER0_LOG_LEVEL; info)."],
         ["metrics-listen", None, None, "[ADDRESS:]PORT for /healthz, /readyz and /metrics."],
     ]
-    optFlags = [["validate", None, "Check the file, say what it holds, and exit."]]
+    optFlags = [
+        ["validate", None, "Check the file, say what it holds, and exit."],
+        ["hello", None, "Serve a page at the upstream of the socket named hello."],
+    ]
     compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
 
     loaded: ConnectorConfig
@@ -120,7 +124,7 @@ class ConnectorProcess(MultiService):
                 self.tunnel.remove_peer(key)
         for key, device in wanted.items():
             secret = device.preshared_key
-            preshared = bytes(32) if secret is None else decode_preshared(secret.reveal())
+            preshared = bytes(32) if secret is None else decode_key(secret.reveal().strip())
             self.tunnel.add_peer(key, preshared, device.addresses, device.name)
 
     def underlay(self, public_key: bytes) -> tuple[str, float] | None:
@@ -137,10 +141,7 @@ class ConnectorProcess(MultiService):
         """Start, then say what a person needs to connect."""
         super().startService()
         if hasattr(signal, "SIGHUP"):
-            previous = signal.getsignal(signal.SIGHUP)
-            signal.signal(
-                signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload)
-            ) if previous is not None else None
+            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
         build = build_info()
         self.log.info(
             "border0 {version} ({kind}: {reason})",
@@ -200,13 +201,6 @@ class ConnectorProcess(MultiService):
         ]
 
 
-def decode_preshared(text: str) -> bytes:
-    """A checked base64 preshared key as bytes."""
-    from border0.connector.config import decode_key
-
-    return decode_key(text.strip())
-
-
 def makeService(options: Options) -> Service:
     """What `twistd` calls; the file has been read by then."""
     from twisted.internet import reactor
@@ -219,6 +213,8 @@ def makeService(options: Options) -> Service:
                 reactor, options["metrics-listen"], process.problems, process.metrics
             )
             health.setServiceParent(process)
+        if options["hello"]:
+            hello_service(reactor, options.loaded).setServiceParent(process)
     except (Border0Error, OSError) as error:
         print(f"border0-connector: {error}", file=sys.stderr)
         raise SystemExit(1) from None
