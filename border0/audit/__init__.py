@@ -1,0 +1,1 @@
+"""Events, session records and recordings: what happened, written down once and never changed."""
