@@ -1,0 +1,171 @@
+"""One proxy a socket, all on the stack's addresses, under one service.
+
+Each proxy is a child named `proxy:<socket>` that starts and stops alone. The service does not know
+WireGuard: the process hands it the stack's driver and a way to ask for a device's outside address.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.protocol import Factory
+
+from border0.audit.adapters.store import RecordStore
+from border0.connector.admission import Doorkeeper, Sessions, Underlay, same_device, select
+from border0.connector.config import ConnectorConfig, SocketEntry
+from border0.connector.directory import Directory
+from border0.connector.upstreams import TcpUpstream
+from border0.netstack.adapters.driver import StackDriver
+from border0.netstack.adapters.endpoints import StackServerEndpoint
+from border0.policy.sql.adapter import ParserProcess
+from border0.policy.sql.gate import StatementCache, StatementGate
+from border0.proxies.postgres.adapters.factory import PostgresFactory
+from border0.proxies.postgres.cancel import CancelRegistry
+from border0.proxies.tcp.adapter import TcpFactory
+
+Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
+
+
+class StoreService(Service):
+    """Closes the record store after everything that writes to it has stopped."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self.store = store
+        self.setName("audit")
+
+    def stopService(self) -> Deferred[None]:
+        """Write what waits; fires when it is on the disk."""
+        super().stopService()
+        return self.store.close()
+
+
+class ProxyService(Service):
+    """The proxy of one socket."""
+
+    def __init__(self, driver: StackDriver, socket: SocketEntry, factory: Factory) -> None:
+        self.driver, self.socket, self.factory = driver, socket, factory
+        self.setName(f"proxy:{socket.name}")
+        self._ports: list[Any] = []
+
+    def startService(self) -> None:
+        """Listen at each of the socket's addresses."""
+        super().startService()
+        for address in self.socket.addresses:
+            endpoint = StackServerEndpoint(self.driver, str(address), self.socket.port)
+            endpoint.listen(self.factory).addCallback(self._ports.append)
+
+    def stopService(self) -> Any:
+        """Stop listening and end the sessions."""
+        super().stopService()
+        for port in self._ports:
+            maybeDeferred(port.stopListening)
+        self._ports.clear()
+        self.factory.stop()
+
+
+class ConnectorService(MultiService):
+    """All proxies of one connector."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        config: ConnectorConfig,
+        underlay: Underlay,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__()
+        self.reactor, self.config, self.underlay, self.wall = reactor, config, underlay, wall
+        self.store = RecordStore(config.state_dir, reactor)
+        self.store_service = StoreService(self.store)
+        self.sessions = Sessions()
+        self.directory = Directory(config.devices)
+        self.cancels = CancelRegistry()
+        self.cache = StatementCache()
+        self.parser = ParserProcess(reactor)
+        self.driver: StackDriver
+        self._addresses: frozenset[bytes] = frozenset()
+        self._locate(config)
+
+    def _locate(self, config: ConnectorConfig) -> None:
+        self._addresses = frozenset(
+            address.packed for socket in config.sockets for address in socket.addresses
+        )
+
+    def is_local(self, address: bytes) -> bool:
+        """Whether the stack answers for a packed inner address: one that has a service."""
+        return address in self._addresses
+
+    def attach(self, driver: StackDriver) -> None:
+        """Take the stack's driver and make one proxy for each socket."""
+        self.driver = driver
+        for socket in self.config.sockets:
+            self._add(socket)
+
+    def _add(self, socket: SocketEntry) -> None:
+        ProxyService(self.driver, socket, self._factory(socket)).setServiceParent(self)
+
+    def _factory(self, socket: SocketEntry) -> Factory:
+        admit = Doorkeeper(
+            socket,
+            select(socket, self.config.policies),
+            self.directory,
+            self.store,
+            self.underlay,
+            self.wall,
+            self.sessions,
+        )
+        upstream = socket.upstream
+        if isinstance(upstream, TcpUpstream):
+            return TcpFactory(upstream.host, upstream.port, admit, self.reactor)
+        return PostgresFactory(
+            upstream,
+            admit,
+            lambda grant: StatementGate(grant, self.cache, self.parser.submit),
+            self.reactor,
+            self.cancels,
+            self.wall,
+        )
+
+    def reconfigure(self, config: ConnectorConfig) -> None:
+        """Apply a reread file: proxies that changed are replaced, their sessions end."""
+        before, self.config = self.config, config
+        old_directory, self.directory = self.directory, Directory(config.devices)
+        changed = any(
+            not same_device(device, self.directory.by_key.get(key))
+            for key, device in old_directory.by_key.items()
+        )
+        old = {socket.name: socket for socket in before.sockets}
+        self._locate(config)
+        for name in [child.name for child in list(self) if child.name]:
+            wanted = next((s for s in config.sockets if f"proxy:{s.name}" == name), None)
+            if not changed and wanted is not None and wanted == old.get(wanted.name):
+                if select(wanted, config.policies) == select(wanted, before.policies):
+                    continue
+            child = self.getServiceNamed(name)
+            child.disownServiceParent()
+        present = {child.name for child in self}
+        for socket in config.sockets:
+            if f"proxy:{socket.name}" not in present:
+                self._add(socket)
+
+    def stopService(self) -> Any:
+        """Stop the proxies, then the parser's child."""
+        done = super().stopService()
+        self.parser.stop()
+        return done
+
+    def problems(self) -> list[str]:
+        """Why the connector is not ready to serve."""
+        return [] if self.store.healthy else ["the audit log cannot be written"]
+
+    def metrics(self) -> list[Metric]:
+        """What Prometheus reads about sessions."""
+        none: dict[str, str] = {}
+        return [
+            ("border0_sessions", "Live.", "gauge", [(none, len(self.sessions.live))]),
+            ("border0_sessions_total", "Admitted.", "counter", [(none, self.sessions.admitted)]),
+            ("border0_refused_total", "Refused.", "counter", [(none, self.sessions.refused)]),
+            ("border0_records_lost_bytes", "Not written.", "counter", [(none, self.store.lost)]),
+        ]
