@@ -1,0 +1,139 @@
+"""The stand-alone file: what it accepts, and that each mistake names file, key and remedy."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from twisted.trial.unittest import SynchronousTestCase
+
+from border0.connector.config import ConnectorConfig, load
+from border0.connector.upstreams import PostgresUpstream, TcpUpstream
+from border0.errors import ConfigError
+
+KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+CANARY = "canary-5e31-password"
+GOOD = f"""
+[connector]
+name = "lab"
+[[device]]
+name = "alice-laptop"
+public_key = "{KEY}"
+addresses = ["100.64.0.2/32", "fd62:6f72:6465:7230::2/128"]
+user = "alice@example.org"
+groups = ["eng"]
+[[socket]]
+name = "shop-db"
+socket_type = "database"
+private_network_ipv4 = "100.126.0.1"
+private_network_ipv6 = "fd62:6f72:6465:7231::1"
+policies = ["eng-read"]
+[socket.upstream_configuration]
+service_type = "database"
+[socket.upstream_configuration.database_service_configuration]
+database_service_type = "standard"
+[socket.upstream_configuration.database_service_configuration.standard_database_service_configuration]
+protocol = "postgres"
+hostname = "127.0.0.1"
+port = 5433
+authentication_type = "username_and_password"
+username_and_password_auth_configuration = {{ username = "app", password = "from:env:SHOP_PW" }}
+[[socket]]
+name = "cache"
+socket_type = "tls"
+private_network_ipv4 = "100.126.0.3"
+[socket.upstream_configuration]
+service_type = "tls"
+[socket.upstream_configuration.tls_service_configuration]
+tls_service_type = "standard"
+[socket.upstream_configuration.tls_service_configuration.standard_tls_service_configuration]
+hostname = "127.0.0.1"
+port = 6379
+[[policy]]
+name = "eng-read"
+policy_data = {{ permissions = {{ database = {{}} }}, condition = {{ who = {{ group = ["eng"] }} }} }}
+"""
+
+# (what is replaced, by what, what the message must say)
+MISTAKES = [
+    ('name = "lab"', 'name = "lab"\nlisten_prot = 1', "did you mean 'listen_port'?"),
+    ('name = "lab"', "", "connector: the key 'name' is missing"),
+    ('name = "lab"', 'name = "Lab_1"', "lower-case letters"),
+    ('name = "lab"', 'name = "lab"\nlisten_port = 70000', "70000 is not between 0 and 65535"),
+    ('name = "lab"', 'name = "lab"\nlisten_port = "1"', "expected a whole number, found a string"),
+    ('name = "lab"', 'name = "lab"\nmtu = 900', "900 is not between 1280 and 9000"),
+    ("[connector]", "[conector]", "connector"),
+    ("[connector]", "[control]\nurl = 'x'\n[connector]", "unknown key 'control'"),
+    (f'public_key = "{KEY}"', 'public_key = "abc"', "expected a WireGuard public key"),
+    ("100.64.0.2/32", "100.64.0.0/16", "single addresses (/32, /128)"),
+    ("100.64.0.2/32", "10.0.0.2/32", "inside 100.64.0.0/16"),
+    ("100.126.0.1", "100.127.0.1", "outside the service range 100.126.0.0/24"),
+    ('policies = ["eng-read"]', 'policies = ["eng-raed"]', "did you mean 'eng-read'?"),
+    ('protocol = "postgres"', 'protocol = "postgresql"', "did you mean 'postgres'?"),
+    ('socket_type = "tls"', 'socket_type = "tsl"', "did you mean 'tls'?"),
+    ('hostname = "127.0.0.1"\nport = 6379', "port = 6379", "the key 'hostname' is missing"),
+    ('username = "app"', 'usernam = "app"', "the key 'username' is missing"),
+    ("from:env:SHOP_PW", "from:env:ABSENT_VARIABLE", "ABSENT_VARIABLE is not set"),
+    ("from:env:SHOP_PW", "from:vault:x", "known are env, file and cmd"),
+    ("from:env:SHOP_PW", "from:file:absent.txt", "No such file"),
+    ('user = "alice@example.org"', "", "exactly one of user and service_account"),
+    ("100.126.0.3", "100.126.0.1\"\nport = 5432\ndescription = \"", "belongs to both"),
+    ("policy_data =", "policy_file = 'x.json'\npolicy_data =", "exactly one of policy_data"),
+    ("permissions = { database", "permisions = { database", "permissions"),
+    ("[connector]", "[connector", "not valid TOML"),
+]
+
+
+class Load(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.folder = Path(self.mktemp())
+        self.folder.mkdir()
+        os.environ["SHOP_PW"] = CANARY
+        self.addCleanup(os.environ.pop, "SHOP_PW", None)
+
+    def read(self, text: str) -> ConnectorConfig:
+        path = self.folder / "connector.toml"
+        path.write_text(text)
+        return load(path)
+
+    def test_a_good_file(self) -> None:
+        config = self.read(GOOD)
+        database, cache = config.sockets
+        self.assertEqual((config.name, config.listen_port, config.mtu), ("lab", 32442, 1380))
+        self.assertEqual(database.port, 5432)
+        self.assertEqual(cache.port, 6379)
+        self.assertTrue(database.recording_enabled)
+        assert isinstance(database.upstream, PostgresUpstream)
+        assert isinstance(cache.upstream, TcpUpstream)
+        self.assertEqual(database.upstream.port, 5433)
+        self.assertEqual(database.upstream.tls_mode, "prefer")
+        assert database.upstream.password is not None
+        self.assertEqual(database.upstream.password.reveal(), CANARY)
+        self.assertEqual(config.state_dir, self.folder.resolve() / "state")
+        self.assertNotIn(CANARY, repr(config))
+
+    def test_a_ca_certificate_means_verify_full(self) -> None:
+        (self.folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+        text = GOOD.replace(
+            'authentication_type = "username_and_password"',
+            'authentication_type = "username_and_password"\nca_certificate = "from:file:ca.pem"',
+        )
+        upstream: Any = self.read(text).sockets[0].upstream
+        self.assertEqual(upstream.tls_mode, "verify-full")
+
+    def test_a_policy_file(self) -> None:
+        (self.folder / "p.json").write_text('{"permissions": {"tls": {}}}')
+        text = GOOD[: GOOD.index("policy_data")] + 'policy_file = "p.json"\n'
+        self.assertIn("eng-read", self.read(text).policies)
+
+    def test_mistakes(self) -> None:
+        for old, new, expected in MISTAKES:
+            self.assertIn(old, GOOD)
+            with self.subTest(new):
+                error = self.assertRaises(ConfigError, self.read, GOOD.replace(old, new, 1))
+                self.assertIn(expected, str(error))
+                self.assertIn("connector.toml", str(error))
+                self.assertNotIn(CANARY, str(error))
+
+    def test_no_file(self) -> None:
+        error = self.assertRaises(ConfigError, load, self.folder / "absent.toml")
+        self.assertIn("--config FILE", str(error))
