@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import tempfile
+from pathlib import Path
+
+from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.connector import database, databases, policy, tls
-from tests.support.stage import PASSWORD, Stage
+from tests.support.stage import PASSWORD, Stage, shared
 
 COUNTERPARTS = ("namespaces", "tun", "wg", "wireguard-go", "postgresql-server", "psql", "psycopg")
 
@@ -92,3 +97,24 @@ class Spine(Stage):
                 f"SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND ({condition})"
             )
         )
+
+
+class SpineCase(SynchronousTestCase):
+    """A test that shares the spine; ``self.stage`` is the scene."""
+
+    timeout = 60
+
+    def setUp(self):
+        self.stage = shared(Spine)
+
+    def answer(self, *commands, **options):
+        done = self.stage.psql(*commands, **options)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
+
+    def folder(self):
+        """Return a folder in which the stranger may read and write."""
+        path = Path(tempfile.mkdtemp(prefix="border0-test-"))
+        path.chmod(0o777)
+        self.addCleanup(shutil.rmtree, path, ignore_errors=True)
+        return path
