@@ -3,7 +3,6 @@
 import json
 
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.audit.events import LOCAL_ORGANISATION, Actor, literal
