@@ -1,0 +1,1 @@
+"""WireGuard's Twisted side: the batching UDP socket and the stored clock."""
