@@ -128,7 +128,7 @@ class RecordStore:
         return session
 
     def _create(self, session: str) -> LineFile:
-        if self.backlog > self._limit:
+        if self.backlog > self._limit // 2:
             raise RecorderError(f"the session cannot be recorded: {OVERRUN}")
         day = datetime.fromtimestamp(self._wall(), UTC)
         names = ("recordings", f"{day:%Y}", f"{day:%m}", f"{day:%d}")
