@@ -1,0 +1,1 @@
+"""Twisted transports shared by the proxies."""

@@ -1,0 +1,178 @@
+"""TCP transports that send in the caller's turn when nothing is queued.
+
+`WriteThrough` over `tcp.Server` and `tcp.Client` saves a reactor turn and two epoll calls per
+message; everything else (queueing, producers, half-close, TLS) stays the base class's. `take` is
+rebindable, as on the user-space stack's transport: a relay puts its machine's method there.
+
+This file is the only one that reads private attributes of Twisted's transports: `_tempDataLen`,
+`dataBuffer`, `offset` and `_writeDisconnected` tell whether anything is queued, and
+`tests/proxies/test_writethrough.py` pins them. It does not change the reactor.
+"""
+
+from typing import Any
+
+from twisted.internet import main, tcp
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP6ClientEndpoint,
+)
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocol,
+    IReactorPluggableNameResolver,
+    IStreamClientEndpoint,
+)
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides
+
+BACKLOG = 256
+
+
+class WriteThrough:
+    """Mix-in for `tcp.Server` and `tcp.Client`.
+
+    After `startTLS` everything takes the base class's way, `take` included: there the protocol's
+    `dataReceived` gets the clear bytes.
+    """
+
+    bufferSize = 65536
+
+    def write(self: Any, data: bytes) -> None:
+        """Send `data` now; queue what the kernel does not take, or all when bytes are queued."""
+        if (
+            self._tempDataLen
+            or len(self.dataBuffer) != self.offset
+            or self.TLS
+            or not self.connected
+            or self.disconnecting
+            or self._writeDisconnecting
+            or self._writeDisconnected
+        ):
+            super().write(data)  # type: ignore[misc]
+            return
+        try:
+            sent = self.socket.send(data)
+        except OSError:
+            sent = 0  # would block; or an error, which the reactor will meet and report
+        if sent != len(data):
+            super().write(data[sent:])  # type: ignore[misc]
+
+    def doRead(self: Any) -> Any:
+        """Read once and hand the bytes to `take`; what the reactor calls."""
+        try:
+            data = self.socket.recv(self.bufferSize)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return main.CONNECTION_LOST
+        if not data:
+            return main.CONNECTION_DONE
+        if self.TLS:
+            self.protocol.dataReceived(data)
+        else:
+            self.take(data)
+        return None
+
+    def take(self: Any, data: bytes) -> None:
+        """Where received bytes go: the protocol, until a relay rebinds it."""
+        self.protocol.dataReceived(data)
+
+
+class Server(WriteThrough, tcp.Server):
+    """An accepted connection."""
+
+
+class Client(WriteThrough, tcp.Client):
+    """A dialled connection."""
+
+
+class Port(tcp.Port):
+    """A listening port whose connections write through."""
+
+    transport = Server
+
+
+class Connector(tcp.Connector):
+    """A connector whose connection writes through."""
+
+    def _makeTransport(self) -> Client:
+        return Client(  # type: ignore[no-untyped-call]
+            self.host, self.port, self.bindAddress, self, self.reactor
+        )
+
+
+class _Dialler:
+    """The reactor, but its `connectTCP` makes connections that write through."""
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        directlyProvides(self, IReactorPluggableNameResolver)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reactor, name)
+
+    def connectTCP(
+        self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
+    ) -> Connector:
+        connector = Connector(host, port, factory, timeout, bindAddress, self._reactor)
+        connector.connect()
+        return connector
+
+
+class Dialling:
+    """An attempt to connect; afterwards the connection itself."""
+
+    def __init__(self, attempt: Deferred[IProtocol], factory: Any) -> None:
+        self._factory = factory
+        self._protocol: IProtocol | None = None
+        self._attempt = attempt
+        attempt.addCallbacks(self._connected, self._failed)
+
+    def _connected(self, protocol: IProtocol) -> None:
+        self._protocol = protocol
+
+    def _failed(self, reason: Failure) -> None:
+        self._factory.clientConnectionFailed(self, reason)
+
+    def disconnect(self) -> None:
+        """Give the attempt up (the factory hears of it), or close the connection."""
+        transport: Any = getattr(self._protocol, "transport", None)
+        if transport is not None:
+            transport.loseConnection()
+        else:
+            self._attempt.cancel()
+
+
+def connect(reactor: Any, host: str, port: int, factory: Any, timeout: float) -> Dialling:
+    """Dial `host` (a name, or an IPv4 or IPv6 address) and build a protocol from `factory`.
+
+    The factory's `clientConnectionFailed(dialling, reason)` is called when it fails, with the
+    reasons of Twisted's endpoints (ConnectionRefusedError, TimeoutError, DNSLookupError ...).
+
+    :param timeout: seconds until the attempt fails.
+    """
+    dialler: Any = _Dialler(reactor)
+    endpoint: IStreamClientEndpoint
+    if isIPAddress(host):
+        endpoint = TCP4ClientEndpoint(dialler, host, port, max(1, round(timeout)))
+    elif isIPv6Address(host):
+        endpoint = TCP6ClientEndpoint(dialler, host, port, max(1, round(timeout)))
+    else:
+        endpoint = HostnameEndpoint(dialler, host, port, timeout)
+    return Dialling(endpoint.connect(factory), factory)
+
+
+def listen(
+    reactor: Any, port: int, factory: Any, backlog: int = BACKLOG, interface: str = ""
+) -> IListeningPort:
+    """Listen on a kernel port; connections write through.
+
+    :raises twisted.internet.error.CannotListenError: the port is taken.
+    """
+    listening = Port(port, factory, backlog, interface, reactor)
+    listening.startListening()
+    result: IListeningPort = listening
+    return result

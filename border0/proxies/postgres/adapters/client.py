@@ -1,0 +1,409 @@
+"""The client's connection: start-up, admission, the pair with the upstream, and every ending.
+
+It joins the pure machines (`startup`, `session`) to two transports, a kernel one or the user-space
+stack's: both have `take`, `write` and the producer calls. No statement is looked at here.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet import protocol
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from border0.policy.grants import DatabaseGrant
+from border0.proxies.admission import Admission, Refusal
+from border0.proxies.postgres import codec, denial
+from border0.proxies.postgres.adapters.upstream import CancelDial, SessionDial, UpstreamSide
+from border0.proxies.postgres.codec import ProtocolError
+from border0.proxies.postgres.login import Login
+from border0.proxies.postgres.session import STATEMENT_LIMIT, Session
+from border0.proxies.postgres.startup import (
+    SECONDS,
+    CancelRequest,
+    Startup,
+    StartupRequest,
+    WrongProtocol,
+)
+from border0.proxies.postgres.upstream import upstream_parameters
+
+if TYPE_CHECKING:
+    from border0.proxies.postgres.adapters.factory import PostgresFactory
+
+EARLY_LIMIT = 64 * 1024  # bytes from the client that wait for the upstream's login
+LINGER_SECONDS = 10.0  # what a client has left to read the last words
+# An unrestricted client's statements are forwarded whatever they say, so they may be longer.
+UNRESTRICTED_LIMIT = 16 * STATEMENT_LIMIT
+
+CLOSED = "closed"
+DENIED = "denied"
+CLIENT_VANISHED = "client vanished"
+UPSTREAM_CLOSED = "upstream closed"
+UPSTREAM_FAILED = "upstream failed"
+PROTOCOL_ERROR = "protocol error"
+SESSION_LIMIT = "session limit"
+RECORDER_FAILED = "recorder failed"
+STOPPED = "stopped"
+
+_DONE = Failure(ConnectionDone())
+log = Logger(namespace="border0.proxies.postgres")
+
+
+@implementer(IPushProducer)
+class Valve:
+    """Reading from a transport, stopped while the other side is full or somebody holds it."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self._reasons = 0
+
+    def pauseProducing(self) -> None:
+        """The consumer is full."""
+        self._close(1)
+
+    def resumeProducing(self) -> None:
+        """The consumer has room."""
+        self._open(1)
+
+    def stopProducing(self) -> None:
+        """The consumer is gone; both ends are closed elsewhere."""
+
+    def hold(self, on: bool) -> None:
+        """Stop for a reason of our own, or end it."""
+        if on:
+            self._close(2)
+        else:
+            self._open(2)
+
+    def _close(self, reason: int) -> None:
+        if not self._reasons:
+            self._transport.pauseProducing()
+        self._reasons |= reason
+
+    def _open(self, reason: int) -> None:
+        if self._reasons:
+            self._reasons &= ~reason
+            if not self._reasons:
+                self._transport.resumeProducing()
+
+
+class ClientSide(protocol.Protocol):
+    """One client connection from its first byte to its end."""
+
+    def __init__(self, factory: "PostgresFactory") -> None:
+        self.factory: PostgresFactory = factory
+        self._startup: Startup | None = Startup()
+        self._admission: Admission | None = None
+        self._gate: Any = None
+        self._unrestricted = False
+        self._dial: SessionDial | None = None
+        self._upstream: UpstreamSide | None = None
+        self._session: Session | None = None
+        self._early: list[bytes] = []
+        self._early_size = 0
+        self._pid = 0
+        self._over = False
+        self._lost = False
+        self._timer: Any = None
+
+    # -- before the session -----------------------------------------------------------------
+
+    def connectionMade(self) -> None:
+        """A client connected: it has half a minute to say what it wants."""
+        near: Any = self.transport
+        self._near = near
+        self._near.setTcpNoDelay(True)
+        self._near.setTcpKeepAlive(True)
+        self._flush = getattr(self._near, "flush", None)
+        self._valve = Valve(self._near)
+        if not self.factory.enter(self):
+            self._near.abortConnection()
+            return
+        self._timer = self.factory.reactor.callLater(SECONDS, self._too_slow)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Bytes before the session stands."""
+        startup = self._startup
+        if startup is None:
+            self._keep(data)
+            return
+        try:
+            reply = startup.receive(data)
+        except WrongProtocol as error:
+            log.info("{peer}: {reason}", peer=self._remote()[0], reason=str(error))
+            self._leave(error.reply)
+            return
+        if reply:
+            self._write(reply)
+        request = startup.request
+        if isinstance(request, CancelRequest):
+            identity = self.factory.identify(self._remote())
+            self.factory.cancels.request(request.pid, request.key, identity)
+            self._leave()
+        elif isinstance(request, StartupRequest):
+            self._startup = None
+            self._stop_timer()
+            self.factory.started(self)
+            self._valve.hold(True)
+            self._keep(startup.rest)
+            self._begin(request)
+
+    def _keep(self, data: bytes) -> None:
+        self._early_size += len(data)
+        if self._over or not data:
+            return
+        if self._early_size > EARLY_LIMIT:
+            self._end(PROTOCOL_ERROR, "too much was sent before the login was complete")
+            return
+        self._early.append(data)
+
+    def _remote(self) -> tuple[str, int]:
+        peer = self._near.getPeer()
+        return peer.host, peer.port
+
+    def _begin(self, request: StartupRequest) -> None:
+        """Ask whether the client may come in; only then is anything dialled."""
+        factory, upstream = self.factory, self.factory.upstream
+        try:
+            answer = factory.admit(self._remote(), "database")
+            if isinstance(answer, Refusal):
+                self._leave(denial.error(answer, "FATAL"))
+                return
+            self._admission = answer
+            answer.log.on_failure = self._recorder_failed
+            database = request.database(upstream.database, upstream.username)
+            grant = factory.grants(answer.policies, database)
+            if not isinstance(grant, DatabaseGrant):
+                self._end(DENIED, grant.reason, denial.error(grant, "FATAL"), "denied")
+                return
+            self._gate = gate = factory.gates(grant)
+            self._unrestricted = grant.unrestricted
+            refusal = gate.check_startup(request.parameters)
+            if refusal is not None:
+                self._end(DENIED, refusal.reason, denial.error(refusal, "FATAL"), "denied")
+                return
+            self._limit(answer.session_seconds, grant.max_session_seconds)
+            parameters = upstream_parameters(
+                request.parameters, upstream.username, database, gate.startup_parameters()
+            )
+        except Exception:
+            # Whatever goes wrong while policy is asked: nobody comes in.
+            log.failure("the session's policy could not be evaluated")
+            reason = "the policy could not be evaluated"
+            reply = codec.fatal(codec.INSUFFICIENT_PRIVILEGE, f"permission denied: {reason}")
+            self._end(DENIED, reason, reply, "denied")
+            return
+        nonce = factory.random_bytes(18).hex()
+        login = Login(parameters, upstream.password, upstream.tls_mode, answer.socket, nonce)
+        self._dial = SessionDial(factory.reactor, upstream, self, login, factory.context)
+
+    def _limit(self, *limits: float | None) -> None:
+        seconds = min((limit for limit in limits if limit is not None), default=None)
+        if seconds is not None:
+            self._timer = self.factory.reactor.callLater(seconds, self._expired, seconds)
+
+    # -- the upstream's side ----------------------------------------------------------------
+
+    def upstream_ready(self, upstream: UpstreamSide) -> None:
+        """Both logins stand: from here on the session's machine has the bytes."""
+        assert self._admission is not None and self._dial is not None
+        self._dial.settled()
+        self._dial, self._upstream = None, upstream
+        far: Any = upstream.transport
+        login, gate, factory = upstream.login, self._gate, self.factory
+        session = Session(
+            gate,
+            far.write,
+            self._near.write,
+            self._admission.log,
+            factory.wall_clock,
+            factory.random_bytes,
+            restricted=not self._unrestricted,
+            hold=self._valve.hold,
+            failed=self._violated,
+            statement_limit=UNRESTRICTED_LIMIT if self._unrestricted else STATEMENT_LIMIT,
+        )
+        for name, value in login.parameters.items():
+            gate.parameter_status(name, value)
+        session.status = login.status
+        self._session = session
+        greeting = [codec.AUTHENTICATION_OK, *login.greeting]
+        if login.key is not None:
+            identity = factory.identify(self._remote())
+            self._pid, key = factory.cancels.issue(identity, self._cancel)
+            greeting.append(codec.backend_key_data(self._pid, key))
+        greeting.append(codec.ready_for_query(login.status))
+        far.registerProducer(self._valve, True)
+        self._near.registerProducer(Valve(far), True)
+        self._write(b"".join(greeting))
+        self._rebind(upstream, far, login.secure)
+        if login.rest:
+            upstream.dataReceived(login.rest)
+        early, self._early = b"".join(self._early), []
+        if early:
+            self.dataReceived(early)
+        self._valve.hold(False)
+
+    def _rebind(self, upstream: UpstreamSide, far: Any, secure: bool) -> None:
+        """Put the machine's calls where the transports deliver."""
+        assert self._session is not None
+        client, server = self._session.client, self._session.server
+        flush: Any = self._flush
+
+        def from_client(data: bytes) -> None:
+            try:
+                client(data)
+            except ProtocolError as error:
+                self._violated(error)
+
+        def from_server(data: bytes) -> None:
+            try:
+                server(data)
+            except ProtocolError as error:
+                self._violated(error)
+
+        def from_server_flushed(data: bytes) -> None:
+            from_server(data)
+            flush()
+
+        received = from_server if flush is None else from_server_flushed
+        self.dataReceived = from_client  # type: ignore[method-assign]
+        upstream.dataReceived = received  # type: ignore[method-assign]
+        if hasattr(self._near, "take"):
+            self._near.take = from_client
+        if not secure and hasattr(far, "take"):
+            far.take = received
+
+    def upstream_failed(self, reason: str, reply: bytes) -> None:
+        """There will be no session; the client is told why."""
+        if self._dial is not None:
+            self._dial.settled()
+            self._dial = None
+        log.info("upstream: {reason}", reason=reason)
+        self._end(UPSTREAM_FAILED, reason, reply)
+
+    def upstream_lost(self) -> None:
+        """The server closed; when it did not say goodbye itself, we say it."""
+        session = self._session
+        assert session is not None
+        self._upstream = None
+        if session.terminated:
+            self._end(CLOSED, result="ok")
+            return
+        reply = b""
+        if not session.fatal:
+            reply = codec.fatal(
+                codec.CONNECTION_FAILURE, "the database server closed the connection"
+            )
+        self._end(UPSTREAM_CLOSED, "the database server closed the connection", reply)
+
+    # -- endings ----------------------------------------------------------------------------
+
+    def connectionLost(self, reason: Failure = _DONE) -> None:
+        """The client is gone: what it left running is cancelled."""
+        self._lost = True
+        self.factory.left(self)
+        session = self._session
+        if session is None:
+            self._end(CLIENT_VANISHED)
+        elif session.terminated or not session.busy:
+            self._end(CLOSED, result="ok")
+        else:
+            self._end(CLIENT_VANISHED, "the client's connection ended in mid-query")
+        self._stop_timer()
+
+    def _violated(self, error: ProtocolError) -> None:
+        log.info("{peer}: {reason}", peer=self._remote()[0], reason=str(error))
+        reply = codec.fatal(codec.PROTOCOL_VIOLATION, str(error))
+        self._end(PROTOCOL_ERROR, str(error), reply)
+
+    def _recorder_failed(self, reason: str) -> None:
+        # It may be called from within the machine: end in the reactor's next turn.
+        reply = codec.fatal(
+            codec.IO_ERROR,
+            "terminating connection: the session cannot be recorded",
+            "This service requires a recording, and the recorder cannot write.",
+            "An administrator must free space or repair the connector's state directory.",
+        )
+        self.factory.reactor.callLater(0, self._end, RECORDER_FAILED, reason, reply)
+
+    def _expired(self, seconds: float) -> None:
+        summary = f"terminating connection: a session may last {seconds:g} seconds"
+        self._end(SESSION_LIMIT, summary, codec.fatal(codec.ADMIN_SHUTDOWN, summary), "ok")
+
+    def stop(self, reason: str) -> None:
+        """End the session because the service stops."""
+        summary = f"terminating connection: {reason}"
+        self._end(STOPPED, reason, codec.fatal(codec.ADMIN_SHUTDOWN, summary), "ok")
+
+    def _too_slow(self) -> None:
+        log.info("{peer}: no start-up within {seconds} s", peer=self._remote()[0], seconds=SECONDS)
+        self._leave()
+
+    def _cancel(self) -> None:
+        """Relay a cancel request for what this session runs."""
+        upstream = self._upstream
+        if upstream is None or upstream.login.key is None:
+            return
+        factory, login = self.factory, upstream.login
+        CancelDial(
+            factory.reactor, factory.upstream, upstream.login.key, login.secure, factory.context
+        )
+
+    def _end(
+        self, status: str, reason: str = "", reply: bytes = b"", result: str = "failed"
+    ) -> None:
+        """End the session: cancel and close upstream, tell the client, write the record. Once."""
+        if self._over:
+            return
+        session, upstream = self._session, self._upstream
+        if session is not None:
+            if upstream is not None and session.busy and not session.terminated:
+                self._cancel()
+            if session.mid_message:
+                reply = b""  # it would be read as the inside of that message
+            session.abandon("cancelled")
+        self.factory.cancels.drop(self._pid)
+        if self._dial is not None:
+            self._dial.give_up()
+        if upstream is not None:
+            upstream.owner = None
+            far: Any = upstream.transport
+            far.unregisterProducer()
+            if session is not None and not session.terminated:
+                far.write(codec.TERMINATE)
+            far.loseConnection()
+        self._leave(reply)
+        admission = self._admission
+        if admission is not None:
+            came, went = (session.bytes_in, session.bytes_out) if session is not None else (0, 0)
+            admission.log.end(came, went, status, reason, result)
+            admission.ended()
+
+    def _leave(self, reply: bytes = b"") -> None:
+        """Close the client's connection after its last words."""
+        self._over = True
+        self._startup = None
+        self._stop_timer()
+        self._early.clear()
+        if self._lost:
+            return
+        near = self._near
+        if self._session is not None:
+            near.unregisterProducer()
+        if reply:
+            self._write(reply)
+        near.loseConnection()
+        self._timer = self.factory.reactor.callLater(LINGER_SECONDS, near.abortConnection)
+
+    def _write(self, data: bytes) -> None:
+        self._near.write(data)
+        if self._flush is not None:
+            self._flush()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None

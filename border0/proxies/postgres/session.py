@@ -1,0 +1,383 @@
+"""The relay of one session: what the client sends is judged, then forwarded as it came.
+
+Source: PostgreSQL documentation, "Message Flow", "Pipelining". Bytes in, bytes out through two
+callables; no socket, no clock of its own. The server's direction is in `replies`.
+
+Read are Query, Parse, Bind, Execute, Close, Describe, Sync and FunctionCall; Flush, CopyData,
+CopyDone, CopyFail and Terminate pass by their header. A chunk of whole allowed messages goes on as
+the very object that came. Only Query and Parse are held until they are whole; the body of a Bind
+or CopyData streams through.
+
+A denied statement:
+
+- idle, nothing in flight: the error is ours alone, the server never hears of it;
+- otherwise a failing statement takes its place, so that the server rolls back what came before it
+  in the same pipeline or transaction, and the server's error is exchanged for ours, in order;
+- in the extended protocol everything is then dropped up to the Sync, which is forwarded.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from border0.proxies.postgres import codec, denial
+from border0.proxies.postgres.codec import ProtocolError
+from border0.proxies.postgres.names import Names
+from border0.proxies.postgres.replies import (
+    BOUND,
+    CLOSED,
+    COPY_ENDED,
+    DENIED,
+    DESCRIBED,
+    PARSED,
+    SYNCED,
+    Denied,
+    Recorder,
+    Replies,
+    Running,
+    Verdict,
+)
+
+STATEMENT_LIMIT = 1 << 20  # bytes of a Query or Parse
+NAMES_LIMIT = 8192  # bytes in which a Bind has its portal and statement names
+SHORT_LIMIT = 8192  # bytes of an Execute, Close, Describe
+
+_HEADER = codec.HEADER.unpack_from
+_LIMIT = codec.MESSAGE_LIMIT
+_KINDS = frozenset(b"QPBECDSHFdcfX")
+
+
+class Gate(Protocol):
+    """The policy's side of a session, see border0.policy.sql."""
+
+    def decide(  # noqa: D102
+        self, sql: bytes, answered: Callable[[Verdict], None] | None = None
+    ) -> Verdict | None: ...
+    def decide_function_call(self) -> Verdict: ...  # noqa: D102
+    def parameter_status(self, name: str, value: str) -> None: ...  # noqa: D102
+
+
+class Unnamed:
+    """A verdict for what has no statement text of its own."""
+
+    __slots__ = ("allowed", "clause", "klass", "policy", "reason", "tables", "text")
+
+    def __init__(
+        self, text: str, allowed: bool, policy: str = "", clause: str = "", reason: str = ""
+    ) -> None:
+        self.text = f'"{text}"'
+        self.klass = "unclassified"
+        self.tables = "[]"
+        self.allowed = allowed
+        self.policy = policy
+        self.clause = clause
+        self.reason = reason
+
+
+_CURSOR = Unnamed("(execute a cursor or portal of an earlier statement)", True)
+_UNKNOWN = Unnamed("(bind a statement of unknown text)", True)
+_UNKNOWN_DENIED = Unnamed(
+    "(bind a statement of unknown text)",
+    False,
+    clause="unclassified",
+    reason="this session has not prepared a statement of that name",
+)
+
+
+class Session(Replies):
+    """One client and one server connection after both logins.
+
+    :param gate: judges the statements.
+    :param restricted: whether policy restricts statements at all; then what the session has not
+        prepared itself cannot be bound.
+    :param hold: called with True when the client's input must wait, with False when it flows again.
+    :param failed: called when input that had to wait turns out to be malformed.
+    :param random_bytes: source of the words that mark failing statements.
+    :param statement_limit: longest Query or Parse in bytes.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        to_server: Callable[[bytes], None],
+        to_client: Callable[[bytes], None],
+        log: Recorder,
+        clock: Callable[[], float],
+        random_bytes: Callable[[int], bytes],
+        *,
+        restricted: bool = True,
+        hold: Callable[[bool], None] = lambda on: None,
+        failed: Callable[[ProtocolError], None] = lambda error: None,
+        statement_limit: int = STATEMENT_LIMIT,
+    ) -> None:
+        super().__init__(to_client, log, gate.parameter_status, clock)
+        self.to_server = to_server
+        self._decide = gate.decide
+        self._decide_function_call = gate.decide_function_call
+        self._restricted = restricted
+        self._hold = hold
+        self._failed = failed
+        self._random = random_bytes
+        self._statement_limit = statement_limit
+        self._on_answer = self._answered
+        self._answer: Verdict | None = None
+        self._waiting = False
+        self._ended = False
+        self.bytes_in = 0
+        self.terminated = False  # the client said Terminate
+        self._statements = Names()
+        self._portals = Names()
+        self._unsynced = False  # extended messages went out after the last Sync
+        self._discarding = False  # drop everything up to the next Sync
+        self._pass = 0  # bytes of a message still to come that go on unread
+        self._lose = 0  # bytes of a message still to come that are dropped
+        self._in: list[bytes] = []  # an unfinished message that is read
+        self._want = 0  # bytes it still lacks at least
+
+    def client(self, data: bytes) -> None:
+        """Take a chunk from the client.
+
+        :raises ProtocolError: an unknown message or an impossible length.
+        """
+        self.bytes_in += len(data)
+        if self._waiting:
+            self._in.append(data)
+        else:
+            self._client(data)
+
+    def _client(self, data: bytes) -> None:
+        if self._want > 0:
+            self._in.append(data)
+            self._want -= len(data)
+            if self._want > 0:
+                return
+            data = b"".join(self._in)
+            self._in.clear()
+            self._want = 0
+        at, end = 0, len(data)
+        if self._pass:
+            at = self._pass
+            if at >= end:
+                self._pass = at - end
+                self.to_server(data)
+                return
+            self._pass = 0
+        begin = 0  # data[begin:at] is to be forwarded
+        if self._lose:
+            begin = at = self._lose
+            if at >= end:
+                self._lose = at - end
+                return
+            self._lose = 0
+        while end - at >= 5:
+            kind, size = _HEADER(data, at)
+            if size < 4 or size > _LIMIT or kind not in _KINDS:
+                raise ProtocolError(f"the client sent an impossible message (kind {kind})")
+            stop = at + 1 + size
+            if self._discarding and kind != 83 and kind != 88:
+                if begin < at:
+                    self.to_server(data[begin:at])
+                at = begin = stop
+                continue
+            if kind == 81 or kind == 80:  # Query, Parse
+                if size > self._statement_limit:
+                    if begin < at:
+                        self.to_server(data[begin:at])
+                    self._too_long(kind == 81)
+                    at = begin = stop
+                    continue
+                if stop > end:
+                    break
+                name = b""
+                if kind == 81:
+                    sql = data[at + 5 : stop - 1]
+                    ended = data[stop - 1 : stop]
+                else:
+                    name, sql, ended = _parse_body(data[at + 5 : stop])
+                if ended != b"\0" or b"\0" in sql:
+                    raise ProtocolError("the client sent a statement that is no single string")
+                verdict = self._answer or self._decide(sql, self._on_answer)
+                if verdict is None:
+                    if begin < at:
+                        self.to_server(data[begin:at])
+                    self._wait(data[at:])
+                    return
+                self._answer = None
+                if not verdict.allowed:
+                    if begin < at:
+                        self.to_server(data[begin:at])
+                    self._deny(verdict, kind == 81)
+                    begin = stop
+                elif kind == 81:
+                    self.expected.append(Running(verdict, self._clock(), True, 0))
+                else:
+                    self._statements.put(name, verdict)
+                    self._unsynced = True
+                    self.expected.append(PARSED)
+            elif kind == 66:  # Bind
+                if end - at < min(size + 1, NAMES_LIMIT):
+                    break
+                refused = self._bind(data[at + 5 : min(stop, at + NAMES_LIMIT)])
+                if refused is not None:
+                    if begin < at:
+                        self.to_server(data[begin:at])
+                    self._deny(refused, False)
+                    begin = stop
+            elif kind == 69 or kind == 67 or kind == 68:  # Execute, Close, Describe
+                if size > SHORT_LIMIT:
+                    raise ProtocolError("the client sent an overlong message")
+                if stop > end:
+                    break
+                self._unsynced = True
+                if kind == 69:
+                    self._execute(data[at + 5 : stop])
+                elif kind == 68:
+                    self.expected.append(DESCRIBED)
+                else:
+                    self._close(data[at + 5 : stop])
+            elif kind == 83:  # Sync
+                if size != 4:
+                    raise ProtocolError("the client sent an impossible Sync")
+                self._discarding = self._unsynced = False
+                self.expected.append(SYNCED)
+            elif kind == 70:  # FunctionCall
+                verdict = self._decide_function_call()
+                if verdict.allowed:
+                    self.expected.append(Running(verdict, self._clock(), True, 0))
+                else:
+                    if begin < at:
+                        self.to_server(data[begin:at])
+                    self._deny(verdict, True)
+                    begin = stop
+            elif kind == 99 or kind == 102:  # CopyDone, CopyFail
+                if self.expected:
+                    self.expected.append(COPY_ENDED)
+            elif kind == 88:  # Terminate
+                self.terminated = True
+            at = stop
+        if at > end:
+            if begin > end:
+                self._lose = begin - end
+            else:
+                self._pass = at - end
+            at = end
+        elif at < end:
+            self._want = (5 if end - at < 5 else self._needed(data, at)) - (end - at)
+            self._in.append(data[at:])
+        if begin < at:
+            self.to_server(data if at - begin == end else data[begin:at])
+
+    def _needed(self, data: bytes, at: int) -> int:
+        size: int = _HEADER(data, at)[1] + 1
+        return min(size, NAMES_LIMIT) if data[at] == 66 else size
+
+    def _wait(self, rest: bytes) -> None:
+        self._in.append(rest)
+        self._waiting = True
+        self._hold(True)
+
+    def _answered(self, verdict: Verdict) -> None:
+        """The judgement of a large statement arrived; go on with what was held."""
+        if self._ended:
+            return
+        self._answer = verdict
+        held = b"".join(self._in)
+        self._in.clear()
+        self._waiting = False
+        try:
+            self._client(held)
+        except ProtocolError as error:
+            self._failed(error)
+            return
+        if not self._waiting:
+            self._hold(False)
+
+    def _bind(self, body: bytes) -> Verdict | None:
+        """Book a Bind; returns the refusal when it must not go on."""
+        first = body.find(b"\0")
+        second = body.find(b"\0", first + 1)
+        if first < 0 or second < 0:
+            raise ProtocolError("the client sent a Bind without names")
+        verdict = self._statements.get(body[first + 1 : second])
+        if verdict is None:
+            # It may come from an SQL-level PREPARE; or the server says that there is none.
+            if self._restricted:
+                return _UNKNOWN_DENIED
+            verdict = _UNKNOWN
+        if not self.expected and self.status == codec.IDLE and not self._unsynced:
+            self._portals.clear()  # portals end with their transaction
+        self._portals.put(body[:first], verdict)
+        self._unsynced = True
+        self.expected.append(BOUND)
+        return None
+
+    def _execute(self, body: bytes) -> None:
+        if len(body) < 5 or body[-5]:
+            raise ProtocolError("the client sent a malformed Execute")
+        limit = int.from_bytes(body[-4:], "big")
+        verdict = self._portals.get(body[:-5]) or _CURSOR
+        self.expected.append(Running(verdict, self._clock(), False, limit))
+
+    def _close(self, body: bytes) -> None:
+        names = self._portals if body[:1] == b"P" else self._statements
+        names.drop(body[1:-1])
+        self.expected.append(CLOSED)
+
+    def _too_long(self, simple: bool) -> None:
+        limit = self._statement_limit
+        verdict = Unnamed(
+            f"(a statement longer than {limit} bytes)",
+            False,
+            reason=f"a statement may be {limit} bytes long at most",
+        )
+        self._deny(verdict, simple, codec.PROGRAM_LIMIT_EXCEEDED)
+
+    def _deny(
+        self, verdict: Verdict, simple: bool, sqlstate: str = codec.INSUFFICIENT_PRIVILEGE
+    ) -> None:
+        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync."""
+        self._log.query(
+            verdict.text,
+            verdict.klass,
+            verdict.tables,
+            at=self._clock(),
+            duration_ms=0.0,
+            rows=0,
+            status=sqlstate,
+            decision=DENIED,
+            policy=verdict.policy,
+            reason=verdict.reason,
+        )
+        self._discarding = not simple
+        reply = denial.error(verdict, sqlstate=sqlstate)
+        quiet = not self.expected and not self._unsynced and not self.mid_message
+        if quiet and self.status != codec.IN_TRANSACTION:
+            # The server's state stays what it is: an error outside of a transaction, or in one
+            # that has failed already, changes nothing there.
+            if simple:
+                reply += codec.ready_for_query(self.status)
+            self.bytes_out += len(reply)
+            self.to_client(reply)
+            return
+        mark = denial.word(self._random(8))
+        if not self._copy_in:
+            self._denials += 1
+            self._careful = True
+            self.expected.append(Denied(mark, reply, simple))
+        self.to_server(denial.failing_query(mark) if simple else denial.failing_parse(mark))
+        if not simple:
+            self._unsynced = True
+
+    def abandon(self, status: str) -> None:
+        """The session is over: record what still runs with this status; take nothing more."""
+        self._ended = True
+        self._in.clear()
+        super().abandon(status)
+
+
+def _parse_body(body: bytes) -> tuple[bytes, bytes, bytes]:
+    """Statement name, text and the text's terminator of a Parse."""
+    first = body.find(b"\0")
+    second = body.find(b"\0", first + 1)
+    if first < 0 or second < 0:
+        raise ProtocolError("the client sent a malformed Parse")
+    return body[:first], body[first + 1 : second], b"\0"
