@@ -1,0 +1,1 @@
+"""What a SQL statement does, and whether a database grant allows it."""

@@ -1,0 +1,1 @@
+"""The process that parses large statements; it may die without harm."""

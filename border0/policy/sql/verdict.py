@@ -1,0 +1,55 @@
+"""The answer to one statement."""
+
+import json
+
+MAXIMUM_TEXT = 1024 * 1024
+
+
+class Verdict:
+    """Whether a statement may pass, and what its record says.
+
+    `text` is the statement as a JSON string literal (quotes included, ASCII only, so that no
+    terminal sequence survives), `tables` a JSON array literal. `klass` is the class of the whole
+    text, `policy` and `clause` what decided, `reason` one sentence for the user (empty when
+    allowed).
+    """
+
+    __slots__ = ("allowed", "clause", "klass", "policy", "reason", "tables", "text")
+
+    def __init__(
+        self,
+        allowed: bool,
+        text: str,
+        klass: str,
+        tables: str = "[]",
+        policy: str = "",
+        clause: str = "",
+        reason: str = "",
+    ) -> None:
+        self.allowed = allowed
+        self.text = text
+        self.klass = klass
+        self.tables = tables
+        self.policy = policy
+        self.clause = clause
+        self.reason = reason
+
+    def with_text(self, text: str) -> "Verdict":
+        """The same verdict for a text of the same shape."""
+        return Verdict(
+            self.allowed, text, self.klass, self.tables, self.policy, self.clause, self.reason
+        )
+
+    def __repr__(self) -> str:
+        return f"<Verdict {'allowed' if self.allowed else 'denied'} {self.klass} {self.reason}>"
+
+
+def literal(sql: bytes) -> str:
+    """The text as a JSON string literal; octets that are not UTF-8 appear as `\\xNN`.
+
+    A text over 1 MiB is cut, and says how long it was.
+    """
+    if len(sql) > MAXIMUM_TEXT:
+        head = sql[:MAXIMUM_TEXT].decode("utf-8", "backslashreplace")
+        return json.dumps(f"{head}... ({len(sql)} octets)")
+    return json.dumps(sql.decode("utf-8", "backslashreplace"))

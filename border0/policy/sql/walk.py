@@ -1,0 +1,191 @@
+"""Walks a parse tree and collects what it does: writes, locks, tables, function calls.
+
+The tree is the parser's JSON as dicts and lists; the walk is a loop with its own stack, because
+trees may be deeper than Python's. It looks at every node, so that a write cannot hide in a place
+that nobody thought of.
+
+A function is also called by column notation: `SELECT ('/etc/passwd'::text).pg_read_file`,
+`$1.lo_unlink` and `x.pg_read_file FROM lower('…') x` run it (PostgreSQL documentation 8.16.5), so
+the last part of every dotted name is looked up too.
+
+Source: PostgreSQL 17 parsenodes.h as protobuf JSON: a field of one fixed type has no wrapper
+(`relation` of DeleteStmt is a bare RangeVar, `larg` of SelectStmt a bare SelectStmt), and absent
+fields are zero, false or empty.
+"""
+
+import re
+from typing import Any
+
+from border0.policy.sql import functions, settings
+from border0.policy.sql.kinds import SIMPLE
+
+_PLAIN = re.compile(r"[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*\Z")
+_NO_NAMES: frozenset[str] = frozenset()
+_LITERALS = frozenset({"A_Const", "alias"})
+
+
+def quoted(name: str) -> str:
+    """A name as PostgreSQL would need it written: plain, or in double quotes."""
+    return name if _PLAIN.match(name) else '"' + name.replace('"', '""') + '"'
+
+
+def constant(node: Any) -> str | None:
+    """The text of a constant node, or None when it is anything else.
+
+    A cast counts only when it is to `text`; any other might change the value.
+    """
+    if not isinstance(node, dict):
+        return None
+    cast = node.get("TypeCast")
+    if cast is not None:
+        names = [n.get("String", {}).get("sval") for n in cast.get("typeName", {}).get("names", ())]
+        if names not in (["text"], ["pg_catalog", "text"]):
+            return None
+        node = cast.get("arg", {})
+    value = node.get("A_Const")
+    if value is None:
+        return None
+    for kind, field in (("sval", "sval"), ("boolval", "boolval"), ("ival", "ival")):
+        if kind in value:
+            default: object = {"sval": "", "boolval": False, "ival": 0}[kind]
+            found = value[kind].get(field, default)
+            return ("on" if found else "off") if kind == "boolval" else str(found)
+    if "fval" in value:
+        return str(value["fval"].get("fval", ""))
+    return None
+
+
+class Findings:
+    """What a walk has found so far; `passive` leaves out what is planned but not run."""
+
+    __slots__ = ("details", "functions", "names", "passive", "tables")
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.tables: dict[str, None] = {}
+        self.functions: dict[str, None] = {}
+        self.details: dict[str, str] = {}
+        self.passive = False
+
+    def add(self, name: str, cause: str = "") -> None:
+        """Note that the text amounts to the statement `name`, because of `cause`."""
+        self.names.add(name)
+        if cause:
+            self.details.setdefault(name, cause)
+
+    def table(self, parts: list[str]) -> None:
+        """Note a relation by its parts, outermost first."""
+        self.tables[".".join(map(quoted, parts))] = None
+
+    def called(self, name: str) -> None:
+        """Note a function that is called by this name, whatever its schema."""
+        statement = functions.effect(name)
+        if statement is not None:
+            self.add(statement, f"function {name}")
+
+
+def _range_variable(node: dict[str, Any], scope: frozenset[str], found: Findings) -> None:
+    name = node.get("relname", "")
+    schema = node.get("schemaname")
+    if schema is None and name in scope:
+        return  # a CTE
+    parts = [p for p in (node.get("catalogname"), schema) if p]
+    found.table([*parts, name])
+
+
+def _function_call(node: dict[str, Any], found: Findings) -> None:
+    parts = [p.get("String", {}).get("sval", "") for p in node["funcname"] if isinstance(p, dict)]
+    if not parts:
+        return
+    found.functions[".".join(map(quoted, parts))] = None
+    name = parts[-1]
+    if name != "set_config":
+        found.called(name)
+        return
+    arguments = node.get("args", [])
+    setting = constant(arguments[0]) if len(arguments) == 3 else None
+    if setting is None:
+        found.add("set_parser", "set_config of a name that is not a constant")
+        return
+    value = constant(arguments[1])
+    statement = settings.judge(setting, settings.UNKNOWN if value is None else value)
+    if statement != "set":
+        found.add(statement, f"set_config of {setting}")
+
+
+def _dotted(fields: Any, found: Findings) -> None:
+    """Look up the names of a dotted expression: column notation calls functions."""
+    for part in fields:
+        name = part.get("String", {}).get("sval") if isinstance(part, dict) else None
+        if name is not None:
+            found.called(name)
+
+
+def walk(root: Any, found: Findings) -> None:
+    """Collect into `found` everything below `root` (a node, its body, or a list of them)."""
+    stack: list[tuple[Any, frozenset[str]]] = [(root, _NO_NAMES)]
+    node: Any
+    value: Any
+    while stack:
+        node, scope = stack.pop()
+        if isinstance(node, list):
+            for item in node:
+                stack.append((item, scope))
+            continue
+        if not isinstance(node, dict):
+            continue
+        if "withClause" in node:
+            scope = _with_clause(node["withClause"], scope, stack)
+        if "relname" in node:
+            _range_variable(node, scope, found)
+        elif "funcname" in node:
+            _function_call(node, found)
+        for key, value in node.items():
+            if not isinstance(value, (dict, list)):
+                continue
+            if key in _LITERALS or key == "withClause":
+                continue
+            if key == "fromClause":
+                found.add("select")
+            elif key == "ColumnRef":
+                fields = value.get("fields", ())
+                if len(fields) > 1:
+                    _dotted(fields[1:], found)
+                continue
+            elif key == "indirection":
+                _dotted(value, found)
+            elif key == "intoClause":
+                if not found.passive:
+                    found.add("select_into", "SELECT INTO")
+            elif key == "lockingClause":
+                if not found.passive:
+                    found.add("select_for_update", "SELECT FOR UPDATE or SHARE")
+                continue
+            elif key == "relation" and "relname" in value:
+                # what is written to is never a CTE
+                if value["relname"] == "pg_settings" and "targetList" in node:
+                    found.add("set_parser", "UPDATE of pg_settings")
+                stack.append((value, _NO_NAMES))
+                continue
+            elif key.endswith("Stmt") and key != "SelectStmt" and key[0].isupper():
+                # (`selectStmt` is a field of InsertStmt, its content is wrapped)
+                if not found.passive:
+                    found.add(SIMPLE.get(key, "unclassified"))
+            stack.append((value, scope))
+
+
+def _with_clause(
+    clause: dict[str, Any], scope: frozenset[str], stack: list[tuple[Any, frozenset[str]]]
+) -> frozenset[str]:
+    """Push the CTEs with the names that each may see; returns the names the body may see."""
+    expressions = [c.get("CommonTableExpr", {}) for c in clause.get("ctes", ())]
+    names = [c.get("ctename", "") for c in expressions]
+    if clause.get("recursive"):
+        inner = scope | frozenset(names)
+        for expression in expressions:
+            stack.append((expression, inner))
+        return inner
+    for name, expression in zip(names, expressions, strict=True):
+        stack.append((expression, scope))
+        scope = scope | {name}
+    return scope
