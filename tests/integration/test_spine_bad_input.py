@@ -111,7 +111,6 @@ class Client(SpineCase):
         connection = self.stage.connect()
         rows = connection.cursor().stream("SELECT repeat('x', 1000) FROM generate_series(1, 1e6)")
         next(rows)
-        os.close(os.dup(connection.fileno()))
         connection.pgconn.finish()
         query = "state <> 'idle' AND query LIKE '%generate_series(1, 1e6)%'"
         children.wait_until(lambda: not self.stage.activity(query), 10, "the query has ended")

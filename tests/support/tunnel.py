@@ -43,10 +43,12 @@ class WireGuardClient:
         preshared_key: str = "",
         mtu: int = 1380,
         keepalive: int = 0,
+        listen_port: int = 0,
     ) -> None:
         self.namespace = namespace
         self.private_key, self.public_key = new_key()
         self.preshared_key, self.mtu, self.keepalive = preshared_key, mtu, keepalive
+        self.listen_port = listen_port
         self.addresses = [f"100.64.0.{number}/32", f"fd62:6f72:6465:7230::{number:x}/128"]
         self.routes: Sequence[str] = SERVICES
         self.interface = unique("b0w")
@@ -55,7 +57,7 @@ class WireGuardClient:
         self._server = ("", "")
 
     def start(self, server_key: str, endpoint: str) -> WireGuardClient:
-        """Bring the interface up towards ``endpoint`` (host:port)."""
+        """Bring the interface up; ``endpoint`` is host:port, or "" to wait for the other side."""
         self._server = (server_key, endpoint)
         environment = {**os.environ, "LOG_LEVEL": os.environ.get("BORDER0_TEST_WG_LOG", "error")}
         self.process = self.namespace.spawn(
@@ -77,7 +79,11 @@ class WireGuardClient:
         """Give wireguard-go keys, endpoint and allowed IPs anew; sessions it has are dropped."""
         key, endpoint = self._server
         lines = ["[Interface]", f"PrivateKey = {self.private_key}"]
-        lines += ["[Peer]", f"PublicKey = {key}", f"Endpoint = {endpoint}"]
+        if self.listen_port:
+            lines.append(f"ListenPort = {self.listen_port}")
+        lines += ["[Peer]", f"PublicKey = {key}"]
+        if endpoint:
+            lines.append(f"Endpoint = {endpoint}")
         lines += ["AllowedIPs = " + ", ".join(self.routes)]
         if self.preshared_key:
             lines.append(f"PresharedKey = {self.preshared_key}")
