@@ -5,6 +5,7 @@ returns; an admission comes with a session log that has begun. Any error means r
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from twisted.logger import Logger
@@ -39,6 +40,7 @@ class Doorkeeper:
     ) -> None:
         self.socket, self.policies, self.directory = socket, policies, directory
         self.store, self.underlay, self.wall, self.sessions = store, underlay, wall, sessions
+        self._live: dict[Admission, tuple[DeviceEntry, str]] = {}
 
     def __call__(self, remote: tuple[str, int], protocol: str) -> Admission | Refusal:
         """The `Admit` of the proxies.
@@ -49,12 +51,10 @@ class Doorkeeper:
         device = self.directory.at(remote[0])
         if device is None:
             return self._refuse(Actor("", "", remote[0]), "", "", "no device has this address")
-        seen = self.underlay(device.public_key)
-        address = seen[0] if seen is not None and seen[1] <= ADDRESS_SECONDS else None
+        address = self._address(device)
         actor = Actor(device.user or device.service_account, device.name, address or remote[0])
         try:
-            situation = Situation(address, None, datetime.fromtimestamp(self.wall(), UTC))
-            decision = decide.connect(self.policies, protocol, subject_of(device), situation)
+            decision = self._decide(device, protocol, address)
         except Exception:
             log.failure("the policy could not be evaluated for {socket}", socket=self.socket.name)
             return self._refuse(actor, "", "", "the policy could not be evaluated")
@@ -66,7 +66,6 @@ class Doorkeeper:
             )
         except RecorderError as error:
             return self._refuse(actor, "", "recording_enabled", str(error), "failed")
-        limit = decide.session_seconds(decision.matched, protocol)
         session.start(
             protocol=protocol,
             tunnel_address=remote[0],
@@ -78,11 +77,43 @@ class Doorkeeper:
             policies=decision.matched,
             log=session,
             socket=self.socket.name,
-            session_seconds=limit,
         )
         self.sessions.began(admission)
-        admission.ended = lambda: self.sessions.ended(admission)
+        self._live[admission] = (device, protocol)
+        admission.ended = lambda: self._ended(admission)
         return admission
+
+    def _ended(self, admission: Admission) -> None:
+        self._live.pop(admission, None)
+        self.sessions.ended(admission)
+
+    def _address(self, device: DeviceEntry) -> str | None:
+        seen = self.underlay(device.public_key)
+        return seen[0] if seen is not None and seen[1] <= ADDRESS_SECONDS else None
+
+    def _decide(self, device: DeviceEntry, protocol: str, address: str | None) -> decide.Decision:
+        situation = Situation(address, None, datetime.fromtimestamp(self.wall(), UTC))
+        return decide.connect(self.policies, protocol, subject_of(device), situation)
+
+    def review(self) -> None:
+        """End every live session that would not be let in by the same policies now."""
+        for admission, (device, protocol) in list(self._live.items()):
+            now = self.directory.by_key.get(device.public_key)
+            if now != device:
+                admission.stop("the device's entry has changed")
+                continue
+            try:
+                decision = self._decide(device, protocol, self._address(device))
+            except Exception:
+                log.failure(
+                    "the policy could not be evaluated for {socket}", socket=self.socket.name
+                )
+                admission.stop("the policy could not be evaluated")
+                continue
+            if not decision.allowed:
+                admission.stop(decision.reason)
+            elif decision.matched != admission.policies:
+                admission.stop("the policies have changed")
 
     def _refuse(
         self, actor: Actor, policy: str, clause: str, reason: str, result: str = "denied"
@@ -138,11 +169,6 @@ def select(socket: SocketEntry, policies: Mapping[str, Policy]) -> list[Policy]:
     return [policies[name] for name in socket.policies]
 
 
-def same_device(a: DeviceEntry | None, b: DeviceEntry | None) -> bool:
-    """Whether a reread file means the same person at the same address."""
-    return (
-        a is not None
-        and b is not None
-        and (a.public_key, a.user, a.service_account, a.groups, a.addresses)
-        == (b.public_key, b.user, b.service_account, b.groups, b.addresses)
-    )
+def same_service(a: SocketEntry, b: SocketEntry) -> bool:
+    """Whether two entries differ in nothing but who may use the service."""
+    return replace(a, policies=[]) == replace(b, policies=[])

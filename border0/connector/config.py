@@ -261,7 +261,9 @@ def _socket(table: Table, network: Network4And6, policies: Mapping[str, Policy])
     wanted = table.strings("policies", [])
     for policy in wanted:
         if policy not in policies:
-            raise table.error(f"no policy {policy!r}; {nearest(policy, list(policies))}", "policies")
+            raise table.error(
+                f"no policy {policy!r}; {nearest(policy, list(policies))}", "policies"
+            )
     for key in ("display_name", "description"):
         table.get(key, str, "")
     recording = table.get("recording_enabled", bool, True)

@@ -4,16 +4,16 @@ Each proxy is a child named `proxy:<socket>` that starts and stops alone. The se
 WireGuard: the process hands it the stack's driver and a way to ask for a device's outside address.
 """
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.protocol import Factory
 
 from border0.audit.adapters.store import RecordStore
-from border0.connector.admission import Doorkeeper, Sessions, Underlay, same_device, select
+from border0.connector.admission import Doorkeeper, Sessions, Underlay, same_service, select
 from border0.connector.config import ConnectorConfig, SocketEntry
 from border0.connector.directory import Directory
 from border0.connector.upstreams import TcpUpstream
@@ -21,7 +21,7 @@ from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.adapters.endpoints import StackServerEndpoint
 from border0.policy.sql.adapter import ParserProcess
 from border0.policy.sql.gate import StatementCache, StatementGate
-from border0.proxies.postgres.adapters.factory import PostgresFactory
+from border0.proxies.postgres.adapter import PostgresFactory
 from border0.proxies.postgres.cancel import CancelRegistry
 from border0.proxies.tcp.adapter import TcpFactory
 
@@ -44,7 +44,7 @@ class StoreService(Service):
 class ProxyService(Service):
     """The proxy of one socket."""
 
-    def __init__(self, driver: StackDriver, socket: SocketEntry, factory: Factory) -> None:
+    def __init__(self, driver: StackDriver, socket: SocketEntry, factory: Any) -> None:
         self.driver, self.socket, self.factory = driver, socket, factory
         self.setName(f"proxy:{socket.name}")
         self._ports: list[Any] = []
@@ -81,11 +81,12 @@ class ConnectorService(MultiService):
         self.store_service = StoreService(self.store)
         self.sessions = Sessions()
         self.directory = Directory(config.devices)
-        self.cancels = CancelRegistry()
+        self.cancels = CancelRegistry(os.urandom)
         self.cache = StatementCache()
         self.parser = ParserProcess(reactor)
         self.driver: StackDriver
         self._addresses: frozenset[bytes] = frozenset()
+        self._doorkeepers: dict[str, Doorkeeper] = {}
         self._locate(config)
 
     def _locate(self, config: ConnectorConfig) -> None:
@@ -104,10 +105,7 @@ class ConnectorService(MultiService):
             self._add(socket)
 
     def _add(self, socket: SocketEntry) -> None:
-        ProxyService(self.driver, socket, self._factory(socket)).setServiceParent(self)
-
-    def _factory(self, socket: SocketEntry) -> Factory:
-        admit = Doorkeeper(
+        doorkeeper = Doorkeeper(
             socket,
             select(socket, self.config.policies),
             self.directory,
@@ -116,6 +114,11 @@ class ConnectorService(MultiService):
             self.wall,
             self.sessions,
         )
+        self._doorkeepers[socket.name] = doorkeeper
+        factory = self._factory(socket, doorkeeper)
+        ProxyService(self.driver, socket, factory).setServiceParent(self)
+
+    def _factory(self, socket: SocketEntry, admit: Doorkeeper) -> Any:
         upstream = socket.upstream
         if isinstance(upstream, TcpUpstream):
             return TcpFactory(upstream.host, upstream.port, admit, self.reactor)
@@ -126,29 +129,36 @@ class ConnectorService(MultiService):
             self.reactor,
             self.cancels,
             self.wall,
+            identify=self._identify,
         )
 
+    def _identify(self, remote: tuple[str, int]) -> str:
+        device = self.directory.at(remote[0])
+        return remote[0] if device is None else device.name
+
     def reconfigure(self, config: ConnectorConfig) -> None:
-        """Apply a reread file: proxies that changed are replaced, their sessions end."""
-        before, self.config = self.config, config
-        old_directory, self.directory = self.directory, Directory(config.devices)
-        changed = any(
-            not same_device(device, self.directory.by_key.get(key))
-            for key, device in old_directory.by_key.items()
-        )
-        old = {socket.name: socket for socket in before.sockets}
+        """Apply a reread file.
+
+        Sockets that changed are replaced and their sessions end; elsewhere a session ends when its
+        device is gone, belongs to somebody else, or is no longer let in by the same policies.
+        """
+        old = {socket.name: socket for socket in self.config.sockets}
+        new = {socket.name: socket for socket in config.sockets}
+        self.config, self.directory = config, Directory(config.devices)
         self._locate(config)
-        for name in [child.name for child in list(self) if child.name]:
-            wanted = next((s for s in config.sockets if f"proxy:{s.name}" == name), None)
-            if not changed and wanted is not None and wanted == old.get(wanted.name):
-                if select(wanted, config.policies) == select(wanted, before.policies):
-                    continue
-            child = self.getServiceNamed(name)
-            child.disownServiceParent()
-        present = {child.name for child in self}
-        for socket in config.sockets:
-            if f"proxy:{socket.name}" not in present:
+        for name, socket in old.items():
+            if new.get(name) is None or not same_service(new[name], socket):
+                self.getServiceNamed(f"proxy:{name}").disownServiceParent()
+                del self._doorkeepers[name]
+        for name, socket in new.items():
+            doorkeeper = self._doorkeepers.get(name)
+            if doorkeeper is None:
                 self._add(socket)
+            else:
+                doorkeeper.policies = select(socket, config.policies)
+                doorkeeper.directory = self.directory
+        for doorkeeper in self._doorkeepers.values():
+            doorkeeper.review()
 
     def stopService(self) -> Any:
         """Stop the proxies, then the parser's child."""

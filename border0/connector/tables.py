@@ -45,7 +45,9 @@ class Table:
     def error(self, message: str, key: str = "") -> ConfigError:
         """A ConfigError that says where."""
         place = ".".join(part for part in (self.where, key) if part)
-        return ConfigError(f"{self.file}: {place}: {message}" if place else f"{self.file}: {message}")
+        return ConfigError(
+            f"{self.file}: {place}: {message}" if place else f"{self.file}: {message}"
+        )
 
     def get(self, key: str, kind: type[T], default: Any = _MISSING) -> T:
         """The value of `key`, which must be of `kind`; without a default it must be there."""
@@ -57,7 +59,9 @@ class Table:
             return default  # type: ignore[no-any-return]
         # bool is an int for Python, never for a reader of the file
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise self.error(f"expected {_KINDS[kind]}, found {_KINDS.get(type(value), 'a value')}", key)
+            raise self.error(
+                f"expected {_KINDS[kind]}, found {_KINDS.get(type(value), 'a value')}", key
+            )
         return value
 
     def text(self, key: str, default: Any = _MISSING) -> str:
@@ -119,7 +123,7 @@ class Table:
         return Table(data, self.file, f"{self.where}.{key}" if self.where else key)
 
     def tables(self, key: str) -> list["Table"]:
-        """An array of tables (`[[key]]`); absent means none. Named by `name` where they have one."""
+        """An array of tables (`[[key]]`), each named by its `name`; absent means none."""
         values = self.get(key, list, [])
         found = []
         for number, value in enumerate(values, 1):

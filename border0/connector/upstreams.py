@@ -5,29 +5,15 @@ Source: the public SDK's field names (borderzero/border0-go, types/service/*). `
 that this version does not serve are refused with the list of those it does.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from border0.connector.tables import Table
 from border0.errors import ConfigError
+from border0.proxies.postgres.upstream import PostgresUpstream
 from border0.secrets import Secret, resolve
 
 TLS_MODES = ("disable", "prefer", "require", "verify-full")
-
-
-@dataclass
-class PostgresUpstream:
-    """A PostgreSQL server and the credential that only the connector has."""
-
-    host: str
-    port: int
-    username: str
-    password: Secret | None = field(repr=False, default=None)
-    database: str | None = None
-    tls_mode: str = "prefer"
-    ca_certificate: str | None = None  # PEM text
-    certificate: str | None = None  # PEM text
-    key: Secret | None = field(repr=False, default=None)  # PEM text
 
 
 @dataclass

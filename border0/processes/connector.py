@@ -29,7 +29,7 @@ from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.tunnel import Endpoints, Tunnel
-from border0.wireguard.adapters.timestamps import TimestampFile
+from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
 
 
@@ -92,8 +92,10 @@ class ConnectorProcess(MultiService):
         self.reactor, self.config, self.observer = reactor, config, observer
         private_key = load_private_key(config.private_key_file)
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        timestamps = TimestampFile(config.state_dir / "tai64n")
-        self.device = Device(private_key, random_bytes=os.urandom, timestamp=timestamps)
+        self.clock = StoredClock(config.state_dir / "tai64n")
+        self.device = Device(
+            private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=config.mtu
+        )
         self.connector = ConnectorService(reactor, config, self.underlay)
         self.stack = Stack(
             mtu=config.mtu,
@@ -103,6 +105,7 @@ class ConnectorProcess(MultiService):
         )
         endpoints = Endpoints(config.state_dir / "endpoints.json")
         self.tunnel = Tunnel(reactor, self.device, self.stack, config.listen_port, endpoints)
+        self.connector.attach(self.tunnel.driver)
         self.tunnel.setName("tunnel")
         self.connector.setName("proxies")
         self._install_peers(config)
@@ -118,18 +121,24 @@ class ConnectorProcess(MultiService):
         super().setServiceParent(parent)
 
     def _install_peers(self, config: ConnectorConfig) -> None:
+        """Make the device's peers those of the file; what did not change keeps its keys."""
         wanted = {device.public_key: device for device in config.devices}
-        for key in list(self.tunnel.peers):
-            if key not in wanted:
-                self.tunnel.remove_peer(key)
+        before = {device.public_key: device for device in self.config.devices}
+        for key in list(self.device.peers):
+            if wanted.get(key) != before.get(key):
+                self.device.remove_peer(key)
         for key, device in wanted.items():
+            if key in self.device.peers:
+                continue
             secret = device.preshared_key
             preshared = bytes(32) if secret is None else decode_key(secret.reveal().strip())
-            self.tunnel.add_peer(key, preshared, device.addresses, device.name)
+            self.device.add_peer(
+                key, preshared_key=preshared, allowed_ips=device.addresses, name=device.name
+            )
 
     def underlay(self, public_key: bytes) -> tuple[str, float] | None:
         """A device's outside address and the age in seconds of its newest authenticated packet."""
-        peer = self.tunnel.peers.get(public_key)
+        peer = self.device.peers.get(public_key)
         if peer is None or peer.endpoint is None or peer.last_authenticated is None:
             return None
         host = str(peer.endpoint[0]).partition("%")[0]  # type: ignore[index]
@@ -172,8 +181,8 @@ class ConnectorProcess(MultiService):
         for name in ("listen_port", "mtu", "state_dir", "network", "name", "private_key_file"):
             if getattr(config, name) != getattr(self.config, name):
                 self.log.warn("{name} changed: takes effect at the next start", name=name)
-        self.config = config
         self._install_peers(config)
+        self.config = config
         self.connector.reconfigure(config)
         self.log.info("configuration read again")
 
@@ -191,7 +200,7 @@ class ConnectorProcess(MultiService):
         """What Prometheus reads."""
         received: list[tuple[dict[str, str], float]] = []
         sent: list[tuple[dict[str, str], float]] = []
-        for peer in self.tunnel.peers.values():
+        for peer in self.device.peers.values():
             received.append(({"device": peer.name}, peer.rx_bytes))
             sent.append(({"device": peer.name}, peer.tx_bytes))
         return [

@@ -26,7 +26,7 @@ class _Hello(Resource):
 
 
 def hello_service(reactor: Any, config: ConnectorConfig) -> StreamServerEndpointService:
-    """An HTTP server at the upstream of the socket named `hello`; raises ConfigError without one."""
+    """An HTTP server at the upstream of socket `hello`; raises ConfigError when there is none."""
     for entry in config.sockets:
         if entry.name == "hello" and isinstance(entry.upstream, TcpUpstream):
             site = Site(_Hello())

@@ -10,7 +10,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from twisted.logger import ILogObserver, LogEvent, LogLevel, formatEvent, formatEventAsClassicLogText
+from twisted.logger import (
+    ILogObserver,
+    LogEvent,
+    LogLevel,
+    formatEvent,
+    formatEventAsClassicLogText,
+)
 from zope.interface import provider
 
 FORMATS = ("text", "json")
@@ -19,14 +25,18 @@ LEVELS = ("debug", "info", "warn", "error", "critical")
 
 def printable(text: str) -> str:
     """`text` with every control character but the tab escaped."""
-    return "".join(c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(
+        c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def text_line(event: LogEvent) -> str:
     """`2026-01-31T12:00:00Z info  border0.connector: message`, tracebacks on further lines."""
     moment = datetime.fromtimestamp(event.get("log_time", 0.0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     level = getattr(event.get("log_level"), "name", "info")
-    head = f"{moment} {level:<5} {event.get('log_namespace', '-')}: {printable(formatEvent(event))}\n"
+    head = (
+        f"{moment} {level:<5} {event.get('log_namespace', '-')}: {printable(formatEvent(event))}\n"
+    )
     if "log_failure" in event:
         classic = formatEventAsClassicLogText(event) or ""
         head += "".join(f"  {printable(line)}\n" for line in classic.splitlines()[1:])

@@ -21,9 +21,20 @@ class Admission:
     :param socket: name of the service.
     :param session_seconds: longest life of the session, None for no limit.
     :param ended: called once when the session is over.
+
+    The proxy sets `stop`: called with a reason, it ends the session at once.
     """
 
-    __slots__ = ("device", "ended", "log", "policies", "session_seconds", "socket", "subject")
+    __slots__ = (
+        "device",
+        "ended",
+        "log",
+        "policies",
+        "session_seconds",
+        "socket",
+        "stop",
+        "subject",
+    )
 
     def __init__(
         self,
@@ -42,6 +53,7 @@ class Admission:
         self.socket = socket
         self.session_seconds = session_seconds
         self.ended = ended
+        self.stop: Callable[[str], None] = lambda reason: None
 
 
 class Refusal:

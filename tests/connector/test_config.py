@@ -7,8 +7,9 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.connector.config import ConnectorConfig, load
-from border0.connector.upstreams import PostgresUpstream, TcpUpstream
+from border0.connector.upstreams import TcpUpstream
 from border0.errors import ConfigError
+from border0.proxies.postgres.upstream import PostgresUpstream
 
 KEY = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 CANARY = "canary-5e31-password"
@@ -50,7 +51,7 @@ hostname = "127.0.0.1"
 port = 6379
 [[policy]]
 name = "eng-read"
-policy_data = {{ permissions = {{ database = {{}} }}, condition = {{ who = {{ group = ["eng"] }} }} }}
+policy_data = {{ permissions = {{ database = {{}} }} }}
 """
 
 # (what is replaced, by what, what the message must say)
@@ -76,7 +77,7 @@ MISTAKES = [
     ("from:env:SHOP_PW", "from:vault:x", "known are env, file and cmd"),
     ("from:env:SHOP_PW", "from:file:absent.txt", "No such file"),
     ('user = "alice@example.org"', "", "exactly one of user and service_account"),
-    ("100.126.0.3", "100.126.0.1\"\nport = 5432\ndescription = \"", "belongs to both"),
+    ("100.126.0.3", '100.126.0.1"\nport = 5432\ndescription = "', "belongs to both"),
     ("policy_data =", "policy_file = 'x.json'\npolicy_data =", "exactly one of policy_data"),
     ("permissions = { database", "permisions = { database", "permissions"),
     ("[connector]", "[connector", "not valid TOML"),

@@ -173,6 +173,7 @@ class ClientSide(protocol.Protocol):
                 return
             self._admission = answer
             answer.log.on_failure = self._recorder_failed
+            answer.stop = self.stop
             database = request.database(upstream.database, upstream.username)
             grant = factory.grants(answer.policies, database)
             if not isinstance(grant, DatabaseGrant):

@@ -1,0 +1,1 @@
+"""Any TCP service: bytes are passed on unread."""
