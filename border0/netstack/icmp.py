@@ -91,9 +91,7 @@ def error(datagram: ip.Datagram, reason: int) -> bytes | None:
         code = 3 if reason == PORT else 13
         body = struct.pack(">BBHI", UNREACHABLE, code, 0, 0) + datagram.packet[:548]
     else:
-        if datagram.protocol == ip.ICMPV6 and not (
-            datagram.payload and datagram.payload[0] & 0x80
-        ):
+        if datagram.protocol == ip.ICMPV6 and not (datagram.payload and datagram.payload[0] & 0x80):
             return None
         if datagram.destination[0] == 255 or datagram.source[0] == 255 or not any(datagram.source):
             return None

@@ -53,19 +53,18 @@ class Reassembler:
         end = offset + len(payload)
         if not partial.refused and not self._fits(partial, offset, end, more, payload):
             self._refuse(partial)
-        if partial.refused or partial.fragments.get(offset) is payload:
-            return self._bound(None)
-        if offset in partial.fragments:
-            return self._bound(None)  # an exact duplicate (RFC 8200 §4.5 allows to ignore it)
-        partial.fragments[offset] = payload
-        partial.received += len(payload)
-        grown = len(payload) + _OVERHEAD
-        partial.cost += grown
-        self.cost += grown
-        if not more:
-            partial.total = end
-        if partial.received != partial.total:
-            return self._bound(None)
+        # An exact duplicate is ignored (RFC 8200 §4.5 allows that).
+        if not partial.refused and offset not in partial.fragments:
+            partial.fragments[offset] = payload
+            partial.received += len(payload)
+            grown = len(payload) + _OVERHEAD
+            partial.cost += grown
+            self.cost += grown
+            if not more:
+                partial.total = end
+        if partial.refused or partial.received != partial.total:
+            self._bound()
+            return None
         self._drop(key)
         whole = b"".join(data for _, data in sorted(partial.fragments.items()))
         return ip.Datagram(
@@ -101,12 +100,11 @@ class Reassembler:
         self.cost -= partial.cost - _OVERHEAD
         partial.cost = _OVERHEAD
 
-    def _bound(self, result: None) -> None:
+    def _bound(self) -> None:
         while self._partials and (
             self.cost > self._memory or len(self._partials) > self._datagrams
         ):
             self._drop(next(iter(self._partials)))
-        return result
 
     def _drop(self, key: _Key) -> None:
         self.cost -= self._partials.pop(key).cost
