@@ -97,7 +97,7 @@ class ClientSide(Protocol):
             factory.reactor, factory.host, factory.port, _Dialer(self), factory.connect_seconds
         )
 
-    def connected(self, upstream: "UpstreamSide") -> None:
+    def join(self, upstream: "UpstreamSide") -> None:
         """The upstream connection stands: join both."""
         far = cast(Any, upstream.transport)
         if self._status or self._lost:
@@ -234,7 +234,7 @@ class UpstreamSide(Protocol):
         far = cast(Any, self.transport)
         far.setTcpNoDelay(True)
         far.setTcpKeepAlive(True)
-        self.client.connected(self)
+        self.client.join(self)
         self._joined = self.client.upstream is self
 
     def dataReceived(self, data: bytes) -> None:
@@ -262,7 +262,7 @@ class _Dialer(ClientFactory):
     def __init__(self, client: ClientSide) -> None:
         self.client = client
 
-    def buildProtocol(self, addr: IAddress) -> UpstreamSide:
+    def buildProtocol(self, addr: IAddress | None) -> UpstreamSide:
         return UpstreamSide(self.client)
 
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
@@ -301,7 +301,7 @@ class TcpFactory(ServerFactory):
         self.dial = dial
         self.sessions: set[ClientSide] = set()
 
-    def buildProtocol(self, addr: IAddress) -> ClientSide:
+    def buildProtocol(self, addr: IAddress | None) -> ClientSide:
         """A session for a new connection; it is not admitted yet."""
         return ClientSide(self)
 
