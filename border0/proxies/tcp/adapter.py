@@ -20,6 +20,7 @@ from border0.proxies.admission import Admission, Admit, Refusal
 from border0.proxies.tcp.relay import (
     CLIENT_LOST,
     CLOSED,
+    ORDERLY,
     RECORDER_FAILED,
     STOPPED,
     TIME_LIMIT,
@@ -206,7 +207,7 @@ class ClientSide(Protocol):
             self._limit.cancel()
         status = self._status
         relay = self.relay
-        result = "ok" if status == CLOSED else "failed"
+        result = "ok" if status in ORDERLY else "failed"
         admission.log.end(relay.bytes_in, relay.bytes_out, status, self._reason, result)
         admission.ended()
 

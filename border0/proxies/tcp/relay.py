@@ -7,10 +7,13 @@ sends nothing; the adapter asks it what to do after each end of a direction.
 CLOSED = "closed"
 UNREACHABLE = "upstream unreachable"
 CLIENT_LOST = "client vanished"
-UPSTREAM_LOST = "upstream vanished"
-TIME_LIMIT = "time limit"
+UPSTREAM_LOST = "upstream closed"
+TIME_LIMIT = "session limit"
 RECORDER_FAILED = "recorder failed"
 STOPPED = "stopped"
+
+ORDERLY = frozenset((CLOSED, TIME_LIMIT, STOPPED))
+"""Ends that no failure brought about."""
 
 EARLY_LIMIT = 64 * 1024
 """Bytes from the client that may wait until the upstream connection stands."""

@@ -310,10 +310,10 @@ class EndTests(LoopbackCase):
         await until(lambda: session.upstream is not None)
         return session, client, server
 
-    async def _ended(self, status: str, reason: str = "") -> None:
+    async def _ended(self, status: str, reason: str = "", result: str = "failed") -> None:
         await until(lambda: self.door.ended)
         end = self.door.last()
-        self.assertEqual((end["status"], end["result"]), (status, "failed"))
+        self.assertEqual((end["status"], end["result"]), (status, result))
         self.assertIn(reason, end.get("reason", ""))
 
     async def test_the_longest_time_is_over(self) -> None:
@@ -321,7 +321,7 @@ class EndTests(LoopbackCase):
         _, client, server = await self.pair()
         self.assertTrue(await deferToThread(ends_with_reset, client))
         self.assertTrue(await deferToThread(ends_with_reset, server))
-        await self._ended("time limit")
+        await self._ended("session limit", result="ok")
 
     async def test_the_recorder_fails(self) -> None:
         _, client, server = await self.pair()
@@ -340,13 +340,13 @@ class EndTests(LoopbackCase):
         _, client, server = await self.pair()
         reset(server)
         self.assertTrue(await deferToThread(ends_with_reset, client))
-        await self._ended("upstream vanished")
+        await self._ended("upstream closed")
 
     async def test_stop(self) -> None:
         session, client, _ = await self.pair()
         session.factory.stop()
         self.assertTrue(await deferToThread(ends_with_reset, client))
-        await self._ended("stopped")
+        await self._ended("stopped", result="ok")
 
 
 class EarlyTests(LoopbackCase):
