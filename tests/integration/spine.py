@@ -57,7 +57,7 @@ class Spine(Stage):
         self.postgres.sql(
             "CREATE TABLE t (id int PRIMARY KEY, name text);"
             "INSERT INTO t SELECT n, 'name ' || n FROM generate_series(1, 100) n;"
-            "ALTER TABLE t OWNER TO app; CREATE SEQUENCE s OWNED BY t.id",
+            "ALTER TABLE t OWNER TO app; CREATE SEQUENCE s; ALTER SEQUENCE s OWNER TO app",
             "shop",
         )
         # Whoever connects to the trap was let through by a policy that had to keep him out.

@@ -41,7 +41,13 @@ class SimulatedNetwork:
     """Moves packets between stack `a` and stack `b`; `now` is the virtual clock."""
 
     def __init__(
-        self, a: Stack, b: Stack, *, seed: int = 1, there: Path | None = None, back: Path | None = None
+        self,
+        a: Stack,
+        b: Stack,
+        *,
+        seed: int = 1,
+        there: Path | None = None,
+        back: Path | None = None,
     ) -> None:
         self.stacks = (a, b)
         self.random = random.Random(seed)

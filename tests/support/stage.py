@@ -10,9 +10,7 @@ import atexit
 import contextlib
 import socket
 import subprocess
-import traceback
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.support.connector import ConnectorProcess, device
@@ -21,7 +19,7 @@ from tests.support.postgres import PostgresServer, _program
 from tests.support.tunnel import WireGuardClient
 
 S = TypeVar("S", bound="Stage")
-_shared: dict[object, Stage] = {}
+_shared: dict[object, Stage | Exception] = {}
 
 PASSWORD = "canary-7d1f-of-the-database"
 STRANGER = "nobody"  # an OS user that no database knows
@@ -93,7 +91,7 @@ class Stage:
         settings: Mapping[str, str] = {},
     ) -> subprocess.CompletedProcess[str]:
         """Run psql as a stranger behind the tunnel: one -c for each command, or ``input``."""
-        argv = [_program("psql"), "-XAtw", "-h", host, "-d", database, *options]
+        argv = [_program("psql"), "-XAtqw", "-h", host, "-d", database, *options]
         for command in commands:
             argv += ["-c", command]
         environment = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "PGCONNECT_TIMEOUT": "15"}
@@ -126,19 +124,15 @@ class Stage:
 
 
 def shared(make: Callable[[], S]) -> S:
-    """Return the one stage that ``make`` made in this process."""
+    """Return the one stage that ``make`` made in this process; a failure is remembered too."""
     if make not in _shared:
         try:
             _shared[make] = make()
-        except BaseException:
-            traceback.print_exc()
-            raise
-        atexit.register(_shared[make].close)
-    return _shared[make]  # type: ignore[return-value]
-
-
-def write_bytes(path: Path, data: bytes) -> Path:
-    """Write a file that the stranger may read."""
-    path.write_bytes(data)
-    path.chmod(0o644)
-    return path
+        except Exception as error:
+            _shared[make] = error
+        else:
+            atexit.register(_shared[make].close)  # type: ignore[union-attr]
+    found = _shared[make]
+    if isinstance(found, Exception):
+        raise AssertionError(f"the stage could not be set: {found}") from found
+    return found  # type: ignore[return-value]
