@@ -20,7 +20,8 @@ from border0.connector.upstreams import TcpUpstream
 from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.adapters.endpoints import StackServerEndpoint
 from border0.policy.sql.adapter import ParserProcess
-from border0.policy.sql.gate import StatementCache, StatementGate
+from border0.policy.sql.cache import StatementCache
+from border0.policy.sql.gate import StatementGate
 from border0.proxies.postgres.adapter import PostgresFactory
 from border0.proxies.postgres.cancel import CancelRegistry
 from border0.proxies.tcp.adapter import TcpFactory

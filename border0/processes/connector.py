@@ -33,6 +33,9 @@ from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
 
 
+log = Logger(namespace="border0.connector")
+
+
 class Options(usage.Options):
     """The command line of `twistd border0-connector`."""
 
@@ -85,8 +88,6 @@ class Options(usage.Options):
 class ConnectorProcess(MultiService):
     """All services of one connector; knows how to log, reload and say how it is."""
 
-    log = Logger(namespace="border0.connector")
-
     def __init__(self, reactor: Any, config: ConnectorConfig, observer: Any = None) -> None:
         super().__init__()
         self.reactor, self.config, self.observer = reactor, config, observer
@@ -101,7 +102,7 @@ class ConnectorProcess(MultiService):
             mtu=config.mtu,
             random_bytes=os.urandom,
             is_local=self.connector.is_local,
-            accept=lambda connection: self.connector.accept(connection),
+            accept=lambda connection: self.tunnel.driver.accept(connection),
         )
         endpoints = Endpoints(config.state_dir / "endpoints.json")
         self.tunnel = Tunnel(reactor, self.device, self.stack, config.listen_port, endpoints)
@@ -152,23 +153,23 @@ class ConnectorProcess(MultiService):
         if hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
         build = build_info()
-        self.log.info(
+        log.info(
             "border0 {version} ({kind}: {reason})",
             version=__version__,
             kind=build.kind,
             reason=build.reason,
         )
-        self.log.info("public key {key}", key=encode_key(self.device.public_key))
+        log.info("public key {key}", key=encode_key(self.device.public_key))
         for socket in self.config.sockets:
             where = ", ".join(str(address) for address in socket.addresses)
-            self.log.info(
+            log.info(
                 "socket {name} ({kind}) at {where} port {port}",
                 name=socket.name,
                 kind=socket.socket_type,
                 where=where,
                 port=socket.port,
             )
-        self.log.info("ready: WireGuard on udp port {port}", port=self.tunnel.port)
+        log.info("ready: WireGuard on udp port {port}", port=self.tunnel.port)
 
     def reload(self) -> Deferred[None]:
         """Read the file again (in a thread: references may run commands) and apply it."""
@@ -180,16 +181,16 @@ class ConnectorProcess(MultiService):
     def _apply(self, config: ConnectorConfig) -> None:
         for name in ("listen_port", "mtu", "state_dir", "network", "name", "private_key_file"):
             if getattr(config, name) != getattr(self.config, name):
-                self.log.warn("{name} changed: takes effect at the next start", name=name)
+                log.warn("{name} changed: takes effect at the next start", name=name)
         self._install_peers(config)
         self.config = config
         self.connector.reconfigure(config)
-        self.log.info("configuration read again")
+        log.info("configuration read again")
 
     def _refused(self, failure: Any) -> None:
         failure.trap(Border0Error)
         text = str(failure.value)
-        self.log.error("configuration not changed: {error}", error=text)
+        log.error("configuration not changed: {error}", error=text)
 
     def problems(self) -> list[str]:
         """Why the connector is not ready."""

@@ -17,7 +17,7 @@ from twisted.logger import (
     formatEvent,
     formatEventAsClassicLogText,
 )
-from zope.interface import provider
+from zope.interface import directlyProvides
 
 FORMATS = ("text", "json")
 LEVELS = ("debug", "info", "warn", "error", "critical")
@@ -56,19 +56,19 @@ def json_line(event: LogEvent) -> str:
     return json.dumps(record) + "\n"
 
 
-def observer(kind: str, level: str, stream: TextIO | None = None) -> ILogObserver:
+def observer(kind: str, level: str, stream: TextIO | None = None) -> Callable[[LogEvent], None]:
     """An observer that writes events of `level` and above to `stream` (standard output)."""
     line: Callable[[LogEvent], str] = json_line if kind == "json" else text_line
     out = sys.stdout if stream is None else stream
     lowest = LogLevel.lookupByName(level)
 
-    @provider(ILogObserver)
     def write(event: LogEvent) -> None:
         found: Any = event.get("log_level") or LogLevel.info
         if found < lowest:
             return
         # Twisted announces every factory and port by itself; people asked for our events.
-        if event.get("log_namespace", "").startswith("twisted.") and found < LogLevel.warn:
+        source = event.get("log_namespace", "")
+        if source.startswith(("twisted.", "log_legacy")) and found < LogLevel.warn:
             return
         try:
             out.write(line(event))
@@ -76,4 +76,5 @@ def observer(kind: str, level: str, stream: TextIO | None = None) -> ILogObserve
         except (OSError, ValueError):
             pass  # a closed terminal must not end the process
 
+    directlyProvides(write, ILogObserver)
     return write

@@ -11,7 +11,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from twisted.application.service import Service
 from twisted.logger import Logger
@@ -133,7 +133,7 @@ class Tunnel(Service):
     def _flush(self, now: float) -> None:
         datagrams = self.device.take_datagrams()
         if datagrams:
-            self.udp.send(datagrams)
+            self.udp.send(cast(Any, datagrams))
         for event in self.device.take_events():
             if isinstance(event, HandshakeCompleted):
                 self._handshake(event, now)
