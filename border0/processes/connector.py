@@ -32,7 +32,6 @@ from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
 
-
 log = Logger(namespace="border0.connector")
 
 
