@@ -94,7 +94,7 @@ class Device:
         """Add a peer; prefixes that another peer holds move to it.
 
         `persistent_keepalive` is in seconds, 0 for none. Raises ValueError for a known, own,
-        malformed or low-order key, a malformed pre-shared key or prefix.
+        malformed or low-order key, a malformed pre-shared key, prefix or keepalive.
         """
         if public_key in self.peers:
             raise ValueError("a peer with this public key exists")
@@ -102,6 +102,8 @@ class Device:
             raise ValueError("the public key is the device's own")
         if len(preshared_key) != _KEY_SIZE:
             raise ValueError("a pre-shared key has 32 bytes")
+        if persistent_keepalive and persistent_keepalive < 1.0:
+            raise ValueError("a persistent keepalive is 0 or at least one second")
         peer = Peer(
             public_key,
             name=name,
@@ -294,7 +296,8 @@ class Device:
         size = 0
         for segment, buffers in seal_batch(session, packets, self._mtu):
             datagrams.append((endpoint, segment, buffers))
-            size += sum(map(len, buffers))
+            # All datagrams but the last are full, and buffers are header, box, header, box ...
+            size += segment * (len(buffers) // 2 - 1) + len(buffers[-2]) + len(buffers[-1])
         peer.tx_bytes += size
         if packets is _KEEPALIVE:
             peer.timers.keepalive_sent(now)

@@ -278,6 +278,9 @@ class PeerTableTests(SynchronousTestCase):
             device.add_peer(make_device(3).public_key, preshared_key=b"short")
         with self.assertRaises(ValueError):
             device.add_peer(make_device(3).public_key, allowed_ips=["10.0.0.0/99"])
+        for interval in (-1.0, 0.5):
+            with self.assertRaises(ValueError):
+                device.add_peer(make_device(3).public_key, persistent_keepalive=interval)
         self.assertEqual(list(device.peers), [known])
 
     def test_removing(self) -> None:

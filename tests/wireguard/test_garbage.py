@@ -1,12 +1,14 @@
 """Bytes that nobody authenticated: no exception, no output, no growth, no change."""
 
+import random
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.wireguard.link import Link, datagrams_of, ip_packet
+from border0.wireguard.cookie import CookieJar
+from tests.wireguard.link import Link, datagrams_of, ip_packet, make_device
 
 SETTINGS = settings(max_examples=300, derandomize=True, database=None, deadline=None)
 
@@ -120,6 +122,26 @@ class GarbageTests(SynchronousTestCase):
             for size in range(len(message)):
                 self.silent(link, message[:size], size)
             self.silent(link, message + b"\0", len(message) + 1)
+
+    def test_right_mac1_and_nothing_else_is_silence(self) -> None:
+        """Whoever knows our public key can make mac1; that earns no answer either."""
+        source = random.Random(5)
+        for _ in range(100):
+            link = self.link
+            jar = CookieJar(link.right.device.public_key)
+            (index,) = link.right.device._indices.handshakes
+            for head, size in ((1, 116), (2, 60)):
+                message = head.to_bytes(4, "little") + source.randbytes(4)
+                message += index.to_bytes(4, "little") if head == 2 else b""
+                message += source.randbytes(size - len(message))
+                self.silent(link, jar.add_macs(message, 0.0), size + 32)
+
+    def test_a_stranger_with_a_good_initiation_is_silence(self) -> None:
+        stranger = make_device(77)
+        peer = stranger.add_peer(self.link.right.device.public_key, endpoint="right")
+        stranger.start_handshake(peer, 0.0)
+        (message,) = datagrams_of(stranger.take_datagrams())
+        self.silent(self.link, message, len(message))
 
     def test_data_for_a_forgotten_session_is_silence(self) -> None:
         link = Link()
