@@ -10,7 +10,9 @@ from pathlib import Path
 
 HELD_LIMIT = 1 << 20
 """Bytes that wait in memory, per file, for a disk that takes no more."""
-_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+# Windows has neither of the last two; the module is imported there, never used.
+_CLOSE_ON_EXEC = getattr(os, "O_CLOEXEC", 0)
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | _CLOSE_ON_EXEC | getattr(os, "O_NOFOLLOW", 0)
 
 
 def make_folder(root: Path, *names: str) -> Path:
@@ -106,7 +108,7 @@ class LineFile:
         """
         os.fsync(self._fd)
         if not self._named:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | _CLOSE_ON_EXEC)
             try:
                 os.fsync(folder)
             finally:

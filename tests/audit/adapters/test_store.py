@@ -1,5 +1,6 @@
 """The record store with real files: modes, days, full disks, overruns, close."""
 
+import errno
 import json
 import os
 import subprocess
@@ -175,6 +176,23 @@ class RecordStoreTests(StoreCase):
         self.assertNotIn(str(self.root), str(error))
         made.open_session(actor=ALICE, socket="db", recorded=False).start()
         await until(lambda: not made.healthy)
+        self.flushLoggedErrors()
+
+    async def test_a_disk_that_fails_at_sync(self) -> None:
+        def broken(file: LineFile) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        made = self.make()
+        log = made.open_session(actor=ALICE, socket="db", recorded=True)
+        failed: Deferred[str] = Deferred()
+        log.on_failure = failed.callback
+        sync = LineFile.sync
+        self.patch(linefile.LineFile, "sync", broken)
+        log.start()
+        self.assertIn(os.strerror(errno.EIO), await failed)
+        await until(lambda: not made.healthy)
+        self.patch(linefile.LineFile, "sync", sync)
+        await until(lambda: made.healthy)
         self.flushLoggedErrors()
 
     async def test_a_session_that_outruns_the_disk_ends(self) -> None:
