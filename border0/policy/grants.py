@@ -1,9 +1,6 @@
 """What several policies together grant on one database: the input of statement verdicts."""
 
-from border0.policy.sql.statements import EVERY_STATEMENT, NEVER_BY_NAME, READ_ONLY
-
-# What counts as a write for `read_only`: everything but reading and what goes with it.
-_HARMLESS = READ_ONLY | frozenset({"unclassified"})
+from border0.policy.sql.statements import EVERY_STATEMENT, NEEDS_WRITING, NEVER_BY_NAME
 
 
 class Rule:
@@ -66,7 +63,7 @@ class DatabaseGrant:
                 # It might be just what is denied.
                 allowed -= {"unclassified"}
         self.allowed = allowed - self.denied
-        self.read_only = not self.unrestricted and self.allowed <= _HARMLESS
+        self.read_only = not self.unrestricted and self.allowed.isdisjoint(NEEDS_WRITING)
         self.key = (
             database,
             tuple((r.policy, r.clause, r.statements) for r in rules),

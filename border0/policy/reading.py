@@ -13,7 +13,7 @@ from border0.policy.model import PolicyError
 def nearest(name: str, valid: Iterable[str]) -> str:
     """ "did you mean …" with the nearest of `valid`, or the list of them."""
     names = list(valid)
-    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], 1, 0.5)
+    close = difflib.get_close_matches(name.lower(), [n.lower() for n in names], 1, 0.6)
     for candidate in names:
         if close and candidate.lower() == close[0]:
             return f'did you mean "{candidate}"?'

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
@@ -55,6 +56,8 @@ class ParserProcess:
         self._current: Answered | None = None
         self._timer: IDelayedCall | None = None
         self._stopped = False
+        self._living: set[_Child] = set()
+        self._gone: list[Deferred[None]] = []
         self.deaths = 0
 
     def submit(self, sql: bytes, answered: Answered) -> None:
@@ -71,8 +74,8 @@ class ParserProcess:
         elif self._child.ready and self._current is None:
             self._next()
 
-    def stop(self) -> None:
-        """End the child; whatever waits is unclassified."""
+    def stop(self) -> Deferred[None]:
+        """End the child; whatever waits is unclassified. Fires when no child is left."""
         self._stopped = True
         child, self._child = self._child, None
         self._cancel_timer()
@@ -86,6 +89,12 @@ class ParserProcess:
         self._octets = 0
         for answered in waiting:
             self._reactor.callLater(0, answered, unclassified("the parser process is stopped"))
+        gone: Deferred[None] = Deferred()
+        if self._living:
+            self._gone.append(gone)
+        else:
+            gone.callback(None)
+        return gone
 
     def _spawn(self) -> None:
         child = self._child = _Child(self)
@@ -98,6 +107,7 @@ class ParserProcess:
             self._reactor.spawnProcess(
                 child, self._arguments[0], self._arguments, env=environment, path=os.sep
             )
+            self._living.add(child)
         except OSError:
             self._lost(child)
 
@@ -139,6 +149,14 @@ class ParserProcess:
         finally:
             if self._current is None:
                 self._next()
+
+    def _ended(self, child: "_Child") -> None:
+        self._lost(child)
+        self._living.discard(child)
+        if not self._living:
+            waiting, self._gone = self._gone, []
+            for gone in waiting:
+                gone.callback(None)
 
     def _lost(self, child: "_Child", why: str = "the parser process died on it") -> None:
         if child is not self._child:
@@ -195,7 +213,7 @@ class _Child(ProcessProtocol):
         """Drop it: it may quote the text."""
 
     def processEnded(self, reason: Failure) -> None:
-        self._parser._lost(self)
+        self._parser._ended(self)
 
     def send(self, frame: bytes) -> None:
         """Write one frame to the child's input."""

@@ -18,7 +18,7 @@ from border0.policy.sql.classification import Classification, Statement, unclass
 from border0.policy.sql.limits import MAXIMUM_SUBMITTED, fits
 from border0.policy.sql.postgres import classify
 from border0.policy.sql.shape import mask
-from border0.policy.sql.statements import CLASS_OF, RANK
+from border0.policy.sql.statements import CLASS_OF, EVERY_STATEMENT, RANK
 from border0.policy.sql.verdict import Verdict, literal
 
 Answer = Callable[[Verdict], None]
@@ -174,7 +174,7 @@ class StatementGate:
         grant = self._grant
         tables = json.dumps(found.tables) if found.tables else "[]"
         if grant.unrestricted:
-            rule = grant.rule_for(frozenset())
+            rule = grant.rule_for(EVERY_STATEMENT)
             return Verdict(True, literal(sql), found.klass, tables, rule.policy)
         needed: frozenset[str] = frozenset()
         made: dict[str, frozenset[str]] = {}
@@ -228,6 +228,8 @@ class StatementGate:
         else:
             label = worst.upper().replace("_", " ")
             what = found.details.get(worst, label)
+            if what.startswith("function "):
+                what = f"the {what}"
             if worst == "function_call":
                 what = "a call of a function by its number"
         reason = (

@@ -102,6 +102,11 @@ READ_WRITE = (
     | WRITES
     | _classes("ddl", "lock", "analyze", "copy_in", "setting", "read_only_switch")
 )
+# What a read-only transaction would refuse: a grant of any of these needs a writable session.
+NEEDS_WRITING = (
+    WRITES
+    | _classes("ddl", "dcl", "lock", "analyze", "copy_in", "exec", "admin", "read_only_switch")
+) - {"advisory_lock"}
 
 _SPELLED = {
     "ReadOnly": READ_ONLY,

@@ -125,12 +125,11 @@ def walk(root: Any, found: Findings) -> None:
     """Collect into `found` everything below `root` (a node, its body, or a list of them)."""
     stack: list[tuple[Any, frozenset[str]]] = [(root, _NO_NAMES)]
     node: Any
-    value: Any
     while stack:
         node, scope = stack.pop()
         if isinstance(node, list):
-            for item in node:
-                stack.append((item, scope))
+            for element in reversed(node):
+                stack.append((element, scope))
             continue
         if not isinstance(node, dict):
             continue
@@ -140,9 +139,10 @@ def walk(root: Any, found: Findings) -> None:
             _range_variable(node, scope, found)
         elif "funcname" in node:
             _function_call(node, found)
-        for key, value in node.items():
-            if not isinstance(value, (dict, list)):
+        for key, item in reversed(node.items()):
+            if not isinstance(item, (dict, list)):
                 continue
+            value: Any = item
             if key in _LITERALS or key == "withClause":
                 continue
             if key == "fromClause":
