@@ -1,0 +1,163 @@
+"""A TUN device in a network namespace with a user-space stack behind it.
+
+Linux's own TCP lives in the namespace, our stack answers for the other addresses. The pump can
+lose and reorder packets, seeded. Nothing here sleeps: it waits for packets and deadlines.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+
+from border0.netstack.stack import Stack
+from border0.netstack.tcp.connection import Connection
+from tests.support.namespaces import Namespace
+
+_TUNSETIFF, _IFF_TUN, _IFF_NO_PI = 0x400454CA, 1, 0x1000
+OURS4, OURS6 = "10.77.0.1", "fd77::1"
+THEIRS4, THEIRS6 = "10.77.0.2", "fd77::2"
+LIMIT = 60.0
+
+
+def packed(address: str) -> bytes:
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+
+
+class LinuxPeer:
+    """`stack` answers for OURS4/OURS6; sockets of the namespace are Linux's."""
+
+    def __init__(
+        self,
+        accept: Callable[[Connection], bool],
+        *,
+        mtu: int = 1380,
+        loss: float = 0.0,
+        reorder: float = 0.0,
+        seed: int = 7,
+    ) -> None:
+        self.loss, self.reorder = loss, reorder
+        self.random = random.Random(seed)
+        self.late: list[tuple[float, bool, bytes]] = []
+        self.namespace = Namespace()
+        with self.namespace.inside():
+            # The device belongs to the namespace in which the file was opened.
+            self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            request = struct.pack("16sH22x", b"b0tun", _IFF_TUN | _IFF_NO_PI)
+            fcntl.ioctl(self.tun, _TUNSETIFF, request)
+        self.namespace.ip("link", "set", "b0tun", "mtu", str(mtu), "up")
+        self.namespace.ip("addr", "add", THEIRS4 + "/24", "dev", "b0tun")
+        self.namespace.ip("-6", "addr", "add", THEIRS6 + "/64", "dev", "b0tun", "nodad")
+        self.namespace.ip("link", "set", "b0tun", "txqueuelen", "5000")
+        self.stack = Stack(
+            mtu=mtu,
+            random_bytes=os.urandom,
+            is_local={packed(OURS4), packed(OURS6)}.__contains__,
+            accept=accept,
+        )
+
+    def close(self) -> None:
+        os.close(self.tun)
+        self.namespace.close()
+
+    def _spoil(self, packets: list[bytes], inward: bool, now: float) -> list[bytes]:
+        chance = self.random.random
+        kept = []
+        for packet in packets:
+            if self.loss and chance() < self.loss:
+                continue
+            if self.reorder and chance() < self.reorder:
+                self.late.append((now + 0.003, inward, packet))
+            else:
+                kept.append(packet)
+        return kept
+
+    def _read(self) -> list[bytes]:
+        packets: list[bytes] = []
+        while len(packets) < 64:
+            try:
+                packets.append(os.read(self.tun, 65535))
+            except BlockingIOError:
+                break
+        return packets
+
+    def _write(self, packets: list[bytes]) -> None:
+        for packet in packets:
+            try:
+                os.write(self.tun, packet)
+            except OSError:
+                continue  # a full device queue is a loss like any other
+
+    def pump(self, done: Callable[[], bool], limit: float = LIMIT) -> None:
+        """Move packets until `done()`; AssertionError after `limit` seconds."""
+        stack, clock = self.stack, time.monotonic
+        end = clock() + limit
+        while not done():
+            now = clock()
+            if now > end:
+                raise AssertionError("the exchange did not finish in time")
+            wait = 0.02
+            deadline = stack.next_deadline()
+            if deadline is not None:
+                wait = min(wait, max(0.0, deadline - now))
+            if self.late:
+                wait = min(wait, max(0.0, self.late[0][0] - now))
+            select.select([self.tun], [], [], wait)
+            now = clock()
+            arrived = self._spoil(self._read(), True, now)
+            while self.late and self.late[0][0] <= now:
+                _, inward, packet = self.late.pop(0)
+                if inward:
+                    arrived.append(packet)
+                else:
+                    self._write([packet])
+            if arrived:
+                stack.receive(arrived, now)
+            deadline = stack.next_deadline()
+            if deadline is not None and deadline <= now:
+                stack.expire(now)
+            while packets := stack.collect(64, now):
+                self._write(self._spoil(packets, False, now))
+
+    def run(self, client: Callable[[], object], limit: float = LIMIT) -> object:
+        """Run `client` in a thread inside the namespace while packets move; return its result."""
+        outcome: list[object] = []
+
+        def body() -> None:
+            try:
+                with self.namespace.inside():
+                    outcome.append(client())
+            except BaseException as error:
+                outcome.append(error)
+
+        thread = threading.Thread(target=body, daemon=True)
+        thread.start()
+        self.pump(lambda: bool(outcome), limit)
+        thread.join()
+        if isinstance(outcome[0], BaseException):
+            raise outcome[0]
+        return outcome[0]
+
+    def dial(self, port: int, address: str = OURS4, receive_buffer: int = 0) -> socket.socket:
+        """Connect from Linux to our stack (call it inside `run`)."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        linux = socket.socket(family, socket.SOCK_STREAM)
+        linux.settimeout(LIMIT)
+        if receive_buffer:
+            linux.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        linux.connect((address, port))
+        return linux
+
+
+def read_all(linux: socket.socket) -> bytes:
+    """Read until end of file."""
+    chunks = []
+    while chunk := linux.recv(262144):
+        chunks.append(chunk)
+    return b"".join(chunks)
