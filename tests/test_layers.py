@@ -10,7 +10,8 @@ import border0
 ROOT = Path(border0.__file__).parent
 # Lower rooms first; rooms on one level do not import each other.
 LEVELS = (
-    ("errors", "secrets", "_build_info", "__init__"),
+    ("errors", "_build_info", "__init__"),
+    ("secrets",),
     ("wireguard", "netstack", "policy", "audit"),
     ("proxies",),
     ("connector",),

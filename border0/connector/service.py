@@ -42,6 +42,19 @@ class StoreService(Service):
         return self.store.close()
 
 
+class ParserService(Service):
+    """Ends the child that parses large statements."""
+
+    def __init__(self, parser: ParserProcess) -> None:
+        self.parser = parser
+        self.setName("policy")
+
+    def stopService(self) -> None:
+        """What waits for the child is unclassified from now on."""
+        super().stopService()
+        self.parser.stop()
+
+
 class ProxyService(Service):
     """The proxy of one socket."""
 
@@ -85,6 +98,7 @@ class ConnectorService(MultiService):
         self.cancels = CancelRegistry(os.urandom)
         self.cache = StatementCache()
         self.parser = ParserProcess(reactor)
+        self.parser_service = ParserService(self.parser)
         self.driver: StackDriver
         self._addresses: frozenset[bytes] = frozenset()
         self._doorkeepers: dict[str, Doorkeeper] = {}
@@ -160,12 +174,6 @@ class ConnectorService(MultiService):
                 doorkeeper.directory = self.directory
         for doorkeeper in self._doorkeepers.values():
             doorkeeper.review()
-
-    def stopService(self) -> Any:
-        """Stop the proxies, then the parser's child."""
-        done = super().stopService()
-        self.parser.stop()
-        return done
 
     def problems(self) -> list[str]:
         """Why the connector is not ready to serve."""

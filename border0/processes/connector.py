@@ -13,6 +13,7 @@ from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
@@ -31,6 +32,9 @@ from border0.processes.hello import hello_service
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
+
+# How long clients have, when the process stops, to read why their sessions end.
+DRAIN_SECONDS = 0.25
 
 log = Logger(namespace="border0.connector")
 
@@ -111,6 +115,7 @@ class ConnectorProcess(MultiService):
         self._install_peers(config)
         # Records come first and leave last: no session may outlive its recorder.
         self.connector.store_service.setServiceParent(self)
+        self.connector.parser_service.setServiceParent(self)
         self.tunnel.setServiceParent(self)
         self.connector.setServiceParent(self)
 
@@ -169,6 +174,18 @@ class ConnectorProcess(MultiService):
                 port=socket.port,
             )
         log.info("ready: WireGuard on udp port {port}", port=self.tunnel.port)
+
+    def stopService(self) -> Any:
+        """End the sessions, let their last words out, then stop the rest."""
+        if self.connector.running:
+            self.connector.disownServiceParent()
+            self.tunnel.driver.flush()
+        drained: Deferred[Any] = deferLater(self.reactor, DRAIN_SECONDS)
+        return drained.addCallback(lambda _: self._stop_rest())
+
+    def _stop_rest(self) -> Any:
+        self.clock.close()
+        return super().stopService()
 
     def reload(self) -> Deferred[None]:
         """Read the file again (in a thread: references may run commands) and apply it."""
