@@ -27,7 +27,7 @@ START_DEADLINE = 15.0
 MAXIMUM_PENDING = 64
 MAXIMUM_PENDING_OCTETS = 32 * 1024 * 1024
 MAXIMUM_ANSWER = 64 * 1024 * 1024
-WORKER = "border0.policy.sql.adapters.worker"
+WORKER = "border0.policy.sql.worker"
 
 Answered = Callable[[Classification], None]
 

@@ -21,7 +21,7 @@ from border0.policy.sql.kinds import SIMPLE
 
 _PLAIN = re.compile(r"[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*\Z")
 _NO_NAMES: frozenset[str] = frozenset()
-_LITERALS = frozenset({"A_Const", "alias"})
+_LEAVES = frozenset({"A_Const", "String", "alias", "withClause"})
 
 
 def quoted(name: str) -> str:
@@ -121,71 +121,80 @@ def _dotted(fields: Any, found: Findings) -> None:
             found.called(name)
 
 
+_Pending = list[tuple[Any, frozenset[str], bool]]
+
+
 def walk(root: Any, found: Findings) -> None:
     """Collect into `found` everything below `root` (a node, its body, or a list of them)."""
-    stack: list[tuple[Any, frozenset[str]]] = [(root, _NO_NAMES)]
-    node: Any
-    while stack:
-        node, scope = stack.pop()
-        if isinstance(node, list):
-            for element in reversed(node):
-                stack.append((element, scope))
-            continue
-        if not isinstance(node, dict):
-            continue
-        if "withClause" in node:
-            scope = _with_clause(node["withClause"], scope, stack)
-        if "relname" in node:
-            _range_variable(node, scope, found)
-        elif "funcname" in node:
-            _function_call(node, found)
-        for key, item in reversed(node.items()):
-            if not isinstance(item, (dict, list)):
+    # (subtree, names of CTEs it may see, whether its own WITH clause is already taken)
+    pending: _Pending = [(root, _NO_NAMES, False)]
+    while pending:
+        subtree, scope, taken = pending.pop()
+        stack: list[Any] = [subtree]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, list):
+                stack.extend(reversed(node))
                 continue
-            value: Any = item
-            if key in _LITERALS or key == "withClause":
+            if not isinstance(node, dict):
                 continue
-            if key == "fromClause":
-                found.add("select")
-            elif key == "ColumnRef":
-                fields = value.get("fields", ())
-                if len(fields) > 1:
-                    _dotted(fields[1:], found)
+            if not taken and "withClause" in node:
+                _with_clause(node, scope, pending)
                 continue
-            elif key == "indirection":
-                _dotted(value, found)
-            elif key == "intoClause":
-                if not found.passive:
-                    found.add("select_into", "SELECT INTO")
-            elif key == "lockingClause":
-                if not found.passive:
-                    found.add("select_for_update", "SELECT FOR UPDATE or SHARE")
-                continue
-            elif key == "relation" and "relname" in value:
-                # what is written to is never a CTE
-                if value["relname"] == "pg_settings" and "targetList" in node:
-                    found.add("set_parser", "UPDATE of pg_settings")
-                stack.append((value, _NO_NAMES))
-                continue
-            elif key.endswith("Stmt") and key != "SelectStmt" and key[0].isupper():
-                # (`selectStmt` is a field of InsertStmt, its content is wrapped)
-                if not found.passive:
-                    found.add(SIMPLE.get(key, "unclassified"))
-            stack.append((value, scope))
+            taken = False
+            if "relname" in node:
+                _range_variable(node, scope, found)
+            elif "funcname" in node:
+                _function_call(node, found)
+            _children(node, stack, pending, found)
 
 
-def _with_clause(
-    clause: dict[str, Any], scope: frozenset[str], stack: list[tuple[Any, frozenset[str]]]
-) -> frozenset[str]:
-    """Push the CTEs with the names that each may see; returns the names the body may see."""
+def _children(node: dict[str, Any], stack: list[Any], pending: _Pending, found: Findings) -> None:
+    """Note what the keys of a node tell, and push what is below them."""
+    for key, value in reversed(node.items()):
+        if key in _LEAVES or not isinstance(value, (dict, list)):
+            continue
+        if key == "ColumnRef":
+            fields = value.get("fields", ())  # type: ignore[union-attr]
+            if len(fields) > 1:
+                _dotted(fields[1:], found)
+            continue
+        if key == "fromClause":
+            found.add("select")
+        elif key == "indirection":
+            _dotted(value, found)
+        elif key == "intoClause":
+            if not found.passive:
+                found.add("select_into", "SELECT INTO")
+        elif key == "lockingClause":
+            if not found.passive:
+                found.add("select_for_update", "SELECT FOR UPDATE or SHARE")
+            continue
+        elif key == "relation" and "relname" in value:
+            # what is written to is never a CTE
+            if value["relname"] == "pg_settings" and "targetList" in node:  # type: ignore[call-overload]
+                found.add("set_parser", "UPDATE of pg_settings")
+            pending.append((value, _NO_NAMES, False))
+            continue
+        elif key.endswith("Stmt") and key != "SelectStmt" and key[0].isupper():
+            # (`selectStmt` is a field of InsertStmt, its content is wrapped)
+            if not found.passive:
+                found.add(SIMPLE.get(key, "unclassified"))
+        stack.append(value)
+
+
+def _with_clause(node: dict[str, Any], scope: frozenset[str], pending: _Pending) -> None:
+    """Leave the CTEs and the body for later, each with the names that it may see."""
+    clause = node["withClause"]
     expressions = [c.get("CommonTableExpr", {}) for c in clause.get("ctes", ())]
     names = [c.get("ctename", "") for c in expressions]
+    later: _Pending = []
     if clause.get("recursive"):
-        inner = scope | frozenset(names)
-        for expression in expressions:
-            stack.append((expression, inner))
-        return inner
-    for name, expression in zip(names, expressions, strict=True):
-        stack.append((expression, scope))
-        scope = scope | {name}
-    return scope
+        scope = scope | frozenset(names)
+        later.extend((expression, scope, False) for expression in expressions)
+    else:
+        for name, expression in zip(names, expressions, strict=True):
+            later.append((expression, scope, False))
+            scope = scope | {name}
+    later.append((node, scope, True))
+    pending.extend(reversed(later))

@@ -1,6 +1,6 @@
 """The child process that parses large texts: frames in, frames out, until its input ends.
 
-Run as `python -m border0.policy.sql.adapters.worker`. It may die: a text that exhausts the stack
+Run as `python -m border0.policy.sql.worker`. It may die: a text that exhausts the stack
 of the parser ends this process and nothing else. It holds no secret and opens no file.
 
 A frame, both ways:

@@ -1,1 +1,0 @@
-"""The process that parses large statements; it may die without harm."""
