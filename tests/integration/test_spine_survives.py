@@ -114,7 +114,8 @@ class Rekey(SmallCase):
             self.assertTrue(round_trip(stream, 16 * MEGABYTE, seconds=15))
             ended.set()
             thread.join(5)
-        self.assertGreaterEqual(len(seen), 4)
+        # a handshake may begin every five seconds
+        self.assertGreaterEqual(len(seen), 3)
         self.assertEqual(stage.echo.connections, 1)
 
     @slow
@@ -211,7 +212,8 @@ class Restart(SmallCase):
         connection.execute("SELECT 'marker'")
         process = stage.connector.process
         process.send_signal(signal.SIGTERM)
-        self.assertEqual(process.wait(15), 0)
+        # twistd stops in good order and then dies of the signal, so that its parent knows why
+        self.assertIn(process.wait(15), (0, -signal.SIGTERM))
         self.assertEqual(len(stage.connector.audited(type="session.end")), 1)
         (lines,) = stage.connector.recordings().values()
         self.assertEqual(lines[-1]["type"], "session.end")
