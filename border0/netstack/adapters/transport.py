@@ -208,8 +208,13 @@ class StackTransport:
     def _eof(self) -> None:
         if self._half is not None:
             self._half.readConnectionLost()
-        else:
-            self.loseConnection()
+            return
+        # As on Twisted's own sockets, the end of input is the end, whatever a producer still has
+        # to say; what is queued goes out behind the protocol's back.
+        connection = self.connection
+        connection.on_drain = connection.on_closed = _ignore
+        connection.close()
+        self._closed(None)
 
     def _closed(self, reason: str | None) -> None:
         self.connected = False
@@ -226,6 +231,10 @@ class StackTransport:
         except Exception:
             _log.failure("stopProducing raised")
         protocol.connectionLost(Failure(_exception(reason, self._aborted)))
+
+
+def _ignore(*_: object) -> None:
+    """Nobody is left to be told."""
 
 
 def _exception(reason: str | None, aborted: bool) -> Exception:
