@@ -49,10 +49,10 @@ class ParserService(Service):
         self.parser = parser
         self.setName("policy")
 
-    def stopService(self) -> None:
-        """What waits for the child is unclassified from now on."""
+    def stopService(self) -> Any:
+        """What waits for the child is unclassified from now on; fires when the child is gone."""
         super().stopService()
-        self.parser.stop()
+        return self.parser.stop()
 
 
 class ProxyService(Service):
