@@ -172,6 +172,10 @@ class Stack:
                 last = b""
                 continue
             if count:
+                if ((ack - tcb.snd_una) & M32 or window != tcb.raw_window) and not acknowledge(
+                    flows, tcb, ack, window, nxt, False, None, echo
+                ):
+                    continue
                 incoming = tcb.incoming
                 if not incoming:
                     flows.notify(tcb, TELL_DATA)
@@ -182,8 +186,6 @@ class Stack:
                     after_in_order(flows, tcb)
                     arrival.check_fin(flows, tcb)
                     last = b""
-                if (ack - tcb.snd_una) & M32 or window != tcb.raw_window:
-                    acknowledge(flows, tcb, ack, window, nxt, False, None, echo)
             else:
                 acknowledge(flows, tcb, ack, window, nxt, True, None, echo)
         self._deliver()

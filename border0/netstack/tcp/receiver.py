@@ -22,11 +22,11 @@ def window_field(flows: Flows, tcb: Tcb) -> int:
         wanted = tcb.rcv_nxt + limit - tcb.held_bytes
         if wanted - edge >= min(tcb.mss, limit >> 1):
             edge = wanted
-    # Rounding up keeps the edge from moving back by less than one unit of the scale.
-    field = (edge - tcb.rcv_nxt + (1 << scale) - 1) >> scale
+    # Rounding down may show an edge up to one unit back; what was promised is still accepted.
+    field = (edge - tcb.rcv_nxt) >> scale
     if field > 65535:
         field = 65535
-    edge = tcb.rcv_nxt + (field << scale)
+        edge = tcb.rcv_nxt + (field << scale)
     if edge > tcb.rcv_adv:
         tcb.rcv_adv = edge
     return field

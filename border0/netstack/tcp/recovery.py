@@ -39,8 +39,7 @@ def after_ack(flows: Flows, tcb: Tcb, delta: int) -> None:
     if tcb.recovery == NO_RECOVERY:
         edge = board.lost_edge(una, mss) if board.starts else una
         if edge > una or (tcb.dupacks >= DUP_THRESH and una >= tcb.recovery_point):
-            flight = tcb.snd_nxt - una - board.sacked
-            tcb.congestion.on_loss(flight)
+            tcb.congestion.on_loss(tcb.snd_nxt - una)
             tcb.lost_edge = max(edge, min(una + mss, tcb.snd_nxt))
             _begin(flows, tcb, FAST_RECOVERY)
         return
@@ -76,7 +75,7 @@ def time_out(flows: Flows, tcb: Tcb) -> None:
     """Treat everything outstanding as lost: the retransmission timer fired."""
     board = tcb.board
     first = tcb.retransmits == 1
-    tcb.congestion.on_timeout(tcb.snd_nxt - tcb.snd_una - board.sacked, first)
+    tcb.congestion.on_timeout(tcb.snd_nxt - tcb.snd_una, first)
     if not first or (board.starts and board.starts[0] <= tcb.snd_una):
         board.clear()  # RFC 2018 §8: the receiver may have thrown away what it had
     tcb.dupacks = 0
