@@ -111,7 +111,7 @@ class Replies:
         clock: Callable[[], float],
     ) -> None:
         self.to_client = to_client
-        self._log = log
+        self._query = log.query
         self._parameter_status = parameter_status
         self._clock = clock
         self.expected: deque[Expected] = deque()
@@ -160,6 +160,7 @@ class Replies:
             end = len(data)
             self._parts.clear()
             self._lack = self._sent = 0
+        expected = self.expected
         while at + 5 <= end:
             kind, size = _HEADER(data, at)
             if size < 4 or size > _LIMIT:
@@ -170,7 +171,26 @@ class Replies:
                 continue
             if stop > end and kind in _READ and size <= HELD_LIMIT:
                 break
-            self._reply(kind, data, at, stop)
+            # The common replies are booked in line; `_reply` knows all of them.
+            head = expected[0] if expected else None
+            if kind == 90 and head is SYNCED and size == 5:
+                expected.popleft()
+                self.status = data[at + 5]
+                self._copy_in = False
+                if expected and expected[0] is COPY_ENDED:
+                    self._strip()
+            elif kind == 67 and head.__class__ is Running and not head.copying:
+                count = data[data.rfind(b" ", at, stop) + 1 : stop - 1]
+                if count.isdigit() and len(count) < 20:
+                    head.rows += int(count)
+                if not head.simple:
+                    expected.popleft()
+                    self._record(head)
+            elif kind == 84 or kind == 50:
+                if head is (DESCRIBED if kind == 84 else BOUND):
+                    expected.popleft()
+            else:
+                self._reply(kind, data, at, stop)
             at = stop
         if at < end:
             self._keep(data[at:], end - at)
@@ -300,8 +320,7 @@ class Replies:
         if denied is not None:
             while expected[0] is not denied:
                 self._drop(expected.popleft())
-        while expected and expected[0] is COPY_ENDED:
-            expected.popleft()
+        self._strip()
         if not expected:
             return
         head = expected[0]
@@ -338,7 +357,12 @@ class Replies:
                 self._denials -= 1
                 if entry.simple:
                     break
-        while expected and expected[0] is COPY_ENDED:  # the end of a simple COPY has no reply
+        self._strip()
+
+    def _strip(self) -> None:
+        # The end of a simple COPY has no reply of its own.
+        expected = self.expected
+        while expected and expected[0] is COPY_ENDED:
             expected.popleft()
 
     def _drop(self, entry: Expected) -> None:
@@ -352,12 +376,13 @@ class Replies:
     def _record(self, running: Running) -> None:
         verdict = running.verdict
         at = running.at
-        self._log.query(
+        spent = self._clock() - at
+        self._query(
             verdict.text,
             verdict.klass,
             verdict.tables,
             at=at,
-            duration_ms=max(0.0, self._clock() - at) * 1000.0,
+            duration_ms=spent * 1000.0 if spent > 0.0 else 0.0,
             rows=running.rows,
             status=running.status,
             decision=ALLOWED,

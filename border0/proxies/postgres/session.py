@@ -43,6 +43,7 @@ SHORT_LIMIT = 8192  # bytes of an Execute, Close, Describe
 
 _HEADER = codec.HEADER.unpack_from
 _LIMIT = codec.MESSAGE_LIMIT
+_NO_LIMIT = bytes(4)
 _KINDS = frozenset(b"QPBECDSHFdcfX")
 
 
@@ -222,14 +223,14 @@ class Session(Replies):
                         self.to_server(data[begin:at])
                     self._deny(refused, False)
                     begin = stop
-            elif kind == 69 or kind == 67 or kind == 68:  # Execute, Close, Describe
+            elif kind == 69 or kind == 68 or kind == 67:  # Execute, Describe, Close
                 if size > SHORT_LIMIT:
                     raise ProtocolError("the client sent an overlong message")
                 if stop > end:
                     break
                 self._unsynced = True
                 if kind == 69:
-                    self._execute(data[at + 5 : stop])
+                    self.expected.append(self._execute(data[at + 5 : stop]))
                 elif kind == 68:
                     self.expected.append(DESCRIBED)
                 else:
@@ -303,19 +304,20 @@ class Session(Replies):
             if self._restricted:
                 return _UNKNOWN_DENIED
             verdict = _UNKNOWN
-        if not self.expected and self.status == codec.IDLE and not self._unsynced:
-            self._portals.clear()  # portals end with their transaction
+        if first:
+            if not self.expected and self.status == codec.IDLE and not self._unsynced:
+                self._portals.clear()  # portals end with their transaction
         self._portals.put(body[:first], verdict)
         self._unsynced = True
         self.expected.append(BOUND)
         return None
 
-    def _execute(self, body: bytes) -> None:
+    def _execute(self, body: bytes) -> Running:
         if len(body) < 5 or body[-5]:
             raise ProtocolError("the client sent a malformed Execute")
-        limit = int.from_bytes(body[-4:], "big")
+        limit = 0 if body.endswith(_NO_LIMIT) else int.from_bytes(body[-4:], "big")
         verdict = self._portals.get(body[:-5]) or _CURSOR
-        self.expected.append(Running(verdict, self._clock(), False, limit))
+        return Running(verdict, self._clock(), False, limit)
 
     def _close(self, body: bytes) -> None:
         names = self._portals if body[:1] == b"P" else self._statements
@@ -335,7 +337,7 @@ class Session(Replies):
         self, verdict: Verdict, simple: bool, sqlstate: str = codec.INSUFFICIENT_PRIVILEGE
     ) -> None:
         """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync."""
-        self._log.query(
+        self._query(
             verdict.text,
             verdict.klass,
             verdict.tables,
