@@ -435,3 +435,19 @@ class ClosingTests(unittest.SynchronousTestCase):
         self.assertEqual([item.data for item in script.out()], [b"ab"])
         script.connection.write(b"c")
         self.assertEqual(len(calls), 2)
+
+
+class ReuseTests(unittest.SynchronousTestCase):
+    def test_a_dead_connection_cannot_harm_its_successor(self) -> None:
+        script = Script()
+        script.open()
+        old = script.connection
+        script.send(RST, 1)
+        script.seq += 50000
+        script.open()
+        script.connection.write(b"alive")
+        old.abort()
+        old.write(b"ghost")
+        old.shutdown()
+        (data,) = script.out()
+        self.assertEqual(data.data, b"alive")

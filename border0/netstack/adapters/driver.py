@@ -125,7 +125,13 @@ class StackDriver:
         """Answer the stack's question at a SYN: is there a listener that wants it."""
         address, port = connection.local
         listener = self._listeners.get((address, port)) or self._listeners.get((None, port))
-        return listener is not None and listener(connection)
+        if listener is None:
+            return False
+        try:
+            return listener(connection)
+        except Exception:
+            _log.failure("A listener on port {port} raised; the client is refused", port=port)
+            return False
 
     def listen(self, host: str, port: int, listener: Listener) -> None:
         """Offer connections for `host` ("" or a wildcard: every address) to `listener`.

@@ -74,6 +74,7 @@ def segment_arrives(flows: Flows, tcb: Tcb, segment: bytes) -> None:
         handshake.establish(flows, tcb)
     echo = options.timestamp[1] if options.timestamp else 0
     bare = not data and not flags & FIN
+    flows.mark(tcb)
     if not acknowledge(flows, tcb, acknowledgment, raw_window, sequence, bare, options.sacks, echo):
         return
     if tcb.fin_queued and tcb.snd_una > tcb.snd_end and not _fin_acknowledged(flows, tcb):
@@ -88,7 +89,6 @@ def segment_arrives(flows: Flows, tcb: Tcb, segment: bytes) -> None:
             accept_text(flows, tcb, sequence, data)
     if flags & FIN and not tcb.eof:
         tcb.rcv_fin = sequence + len(data)
-    flows.mark(tcb)
     if tcb.rcv_fin and tcb.rcv_fin == tcb.rcv_nxt and not tcb.eof:
         _fin(flows, tcb)
 

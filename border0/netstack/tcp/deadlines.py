@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 
 from border0.netstack.tcp.tcb import Tcb
 
-_PER_SECOND = 200.0
+SLOTS_PER_SECOND = 200.0
 
 
 class Deadlines:
@@ -23,7 +23,7 @@ class Deadlines:
 
     def arm(self, tcb: Tcb, deadline: float) -> None:
         """Look at `tcb` at `deadline` (seconds monotonic) or earlier."""
-        slot = int(deadline * _PER_SECOND) + 1
+        slot = int(deadline * SLOTS_PER_SECOND) + 1
         old = tcb.timer_slot
         if old:
             if old <= slot:
@@ -58,7 +58,7 @@ class Deadlines:
         heap = self._heap
         while heap:
             if self._slots[heap[0]]:
-                return heap[0] / _PER_SECOND
+                return heap[0] / SLOTS_PER_SECOND
             del self._slots[heappop(heap)]
         return None
 
@@ -67,7 +67,7 @@ class Deadlines:
         heap = self._heap
         found: list[Tcb] = []
         # next_deadline() divides; compare the same way, or a caller who comes exactly then waits.
-        while heap and heap[0] / _PER_SECOND <= now:
+        while heap and heap[0] / SLOTS_PER_SECOND <= now:
             bucket = self._slots.pop(heappop(heap))
             if bucket:
                 for tcb in bucket:

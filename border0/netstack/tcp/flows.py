@@ -134,13 +134,14 @@ class Flows:
 
     def drop(self, tcb: Tcb, reason: str | None) -> None:
         """End a flow: it leaves the table, its memory is given back, the application is told."""
-        if tcb.state != CLOSED or tcb.key in self.table:
-            tcb.state = CLOSED
-            self.forget(tcb)
-            release(tcb)
-            if not tcb.orphan:
-                tcb.reason = reason
-                self.notify(tcb, TELL_CLOSED)
+        if tcb.state == CLOSED:
+            return
+        tcb.state = CLOSED
+        self.forget(tcb)
+        release(tcb)
+        if not tcb.orphan:
+            tcb.reason = reason
+            self.notify(tcb, TELL_CLOSED)
 
     def forget(self, tcb: Tcb) -> None:
         """Take a flow out of every table."""

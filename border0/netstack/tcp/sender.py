@@ -11,6 +11,7 @@ hand them to the kernel as one buffer. Does not decide the window (`congestion`)
 from bisect import bisect_right
 
 from border0.netstack.tcp import recovery
+from border0.netstack.tcp.deadlines import SLOTS_PER_SECOND
 from border0.netstack.tcp.flows import Flows
 from border0.netstack.tcp.output import bulk, coalesce, send_ack, send_one
 from border0.netstack.tcp.tcb import (
@@ -141,6 +142,8 @@ def acknowledge(
 ) -> bool:
     """Apply an ACK (wire number), the window, SACK blocks; False: the segment must be dropped.
 
+    The caller marks the flow dirty.
+
     `sequence` is the segment's unwrapped position, `bare` says that it carries nothing,
     `echo` is its TSecr (0: none).
     """
@@ -158,7 +161,6 @@ def acknowledge(
         tcb.raw_window = raw_window
         if window > tcb.max_window:
             tcb.max_window = window
-        flows.mark(tcb)
     if sequence > tcb.snd_wl1:
         tcb.snd_wl1 = sequence
     if tcb.persist_deadline:
@@ -168,12 +170,10 @@ def acknowledge(
         news = recovery.take_sacks(tcb, una + delta, sacks)
     if delta:
         _advance(flows, tcb, una + delta, echo)
-        flows.mark(tcb)
     elif nxt > una and (news or (bare and same_window)):
         tcb.dupacks += 1
     if tcb.dupacks or tcb.recovery or news:
         recovery.after_ack(flows, tcb, delta)
-        flows.mark(tcb)
     return True
 
 
@@ -198,7 +198,7 @@ def _advance(flows: Flows, tcb: Tcb, una: int, echo: int) -> None:
     if tcb.recovery == NO_RECOVERY:
         tcb.dupacks = 0
     starts, blocks = tcb.starts, tcb.blocks
-    if starts:
+    if starts and una >= starts[0] + len(blocks[0]):
         gone = bisect_right(starts, una) - 1
         if gone >= 0 and una >= starts[gone] + len(blocks[gone]):
             gone += 1
@@ -206,9 +206,12 @@ def _advance(flows: Flows, tcb: Tcb, una: int, echo: int) -> None:
             del starts[:gone], blocks[:gone]
     if tcb.board.starts:
         tcb.board.advance(una)
-    tcb.rto_deadline = 0.0 if una == tcb.snd_nxt else now + tcb.rtt.rto
-    if tcb.rto_deadline:
-        flows.deadlines.arm(tcb, tcb.rto_deadline)
+    if una == tcb.snd_nxt:
+        tcb.rto_deadline = 0.0
+    else:
+        tcb.rto_deadline = deadline = now + tcb.rtt.rto
+        if tcb.timer_slot == 0 or tcb.timer_slot > deadline * SLOTS_PER_SECOND:
+            flows.deadlines.arm(tcb, deadline)
 
 
 def challenge(flows: Flows, tcb: Tcb) -> None:
