@@ -46,21 +46,29 @@ class LinuxPeer:
         self.random = random.Random(seed)
         self.late: list[tuple[float, bool, bytes]] = []
         self.namespace = Namespace()
-        with self.namespace.inside():
-            # The device belongs to the namespace in which the file was opened.
-            self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            request = struct.pack("16sH22x", b"b0tun", _IFF_TUN | _IFF_NO_PI)
-            fcntl.ioctl(self.tun, _TUNSETIFF, request)
-        self.namespace.ip("link", "set", "b0tun", "mtu", str(mtu), "up")
-        self.namespace.ip("addr", "add", THEIRS4 + "/24", "dev", "b0tun")
-        self.namespace.ip("-6", "addr", "add", THEIRS6 + "/64", "dev", "b0tun", "nodad")
-        self.namespace.ip("link", "set", "b0tun", "txqueuelen", "5000")
+        try:
+            self._open(mtu)
+        except BaseException:
+            self.namespace.close()
+            raise
         self.stack = Stack(
             mtu=mtu,
             random_bytes=os.urandom,
             is_local={packed(OURS4), packed(OURS6)}.__contains__,
             accept=accept,
         )
+
+    def _open(self, mtu: int) -> None:
+        namespace = self.namespace
+        with namespace.inside():
+            # The device belongs to the namespace in which the file was opened.
+            self.tun = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            request = struct.pack("16sH22x", b"b0tun", _IFF_TUN | _IFF_NO_PI)
+            fcntl.ioctl(self.tun, _TUNSETIFF, request)
+        namespace.ip("link", "set", "b0tun", "mtu", str(mtu), "up")
+        namespace.ip("addr", "add", THEIRS4 + "/24", "dev", "b0tun")
+        namespace.ip("-6", "addr", "add", THEIRS6 + "/64", "dev", "b0tun", "nodad")
+        namespace.ip("link", "set", "b0tun", "txqueuelen", "5000")
 
     def close(self) -> None:
         os.close(self.tun)
