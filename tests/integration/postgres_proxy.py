@@ -18,16 +18,12 @@ from typing import Any
 
 READ = {
     "permissions": {
-        "database": {
-            "allowed_databases": [{"database": "*", "allowed_query_types": ["ReadOnly"]}]
-        }
+        "database": {"allowed_databases": [{"database": "*", "allowed_query_types": ["ReadOnly"]}]}
     }
 }
 WRITE = {
     "permissions": {
-        "database": {
-            "allowed_databases": [{"database": "*", "allowed_query_types": ["ReadWrite"]}]
-        }
+        "database": {"allowed_databases": [{"database": "*", "allowed_query_types": ["ReadWrite"]}]}
     }
 }
 EVERYTHING = {"permissions": {"database": {}}}
@@ -65,6 +61,8 @@ def serve(settings: dict[str, Any]) -> None:
             actor=actor, socket="shop-db", recorded=settings.get("recorded", True)
         )
         log.start(protocol=protocol)
+        if settings.get("recorder_fails"):
+            loop.callLater(1, lambda: log.on_failure and log.on_failure("the disk is full"))
         subject = Subject("alice@example.org", device="laptop")
         return Admission(subject, "laptop", policies, log, "shop-db", settings.get("seconds"))
 

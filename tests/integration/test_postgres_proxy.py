@@ -334,6 +334,14 @@ class Endings(ProxyCase):
         self.assertEqual((fields[-1]["S"], fields[-1]["C"]), ("FATAL", "57P01"))
         self.wait_for_query("overdue", 0)
 
+    def test_a_recorder_that_fails_ends_the_session(self):
+        proxy = self.proxy(recorder_fails=True)
+        raw, _ = self.session(proxy)
+        raw.sendall(codec.query(b"SELECT pg_sleep(120) AS unrecorded"))
+        fields = [codec.error_fields(body) for kind, body in messages(raw) if kind == b"E"]
+        self.assertEqual((fields[-1]["S"], fields[-1]["C"]), ("FATAL", "58030"))
+        self.wait_for_query("unrecorded", 0)
+
     def test_the_proxy_stops(self):
         proxy = self.proxy()
         raw, _ = self.session(proxy)
