@@ -26,6 +26,7 @@ from border0.connector.keys import encode_key, load_private_key
 from border0.connector.service import ConnectorService
 from border0.errors import Border0Error
 from border0.netstack.stack import Stack
+from border0.netstack.tcp.connection import Connection
 from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
@@ -105,7 +106,7 @@ class ConnectorProcess(MultiService):
             mtu=config.mtu,
             random_bytes=os.urandom,
             is_local=self.connector.is_local,
-            accept=lambda connection: self.tunnel.driver.accept(connection),
+            accept=self._accept,
         )
         endpoints = Endpoints(config.state_dir / "endpoints.json")
         self.tunnel = Tunnel(reactor, self.device, self.stack, config.listen_port, endpoints)
@@ -124,6 +125,9 @@ class ConnectorProcess(MultiService):
         if self.observer is not None and hasattr(parent, "setComponent"):
             parent.setComponent(ILogObserver, self.observer)
         super().setServiceParent(parent)
+
+    def _accept(self, connection: Connection) -> bool:
+        return self.tunnel.driver.accept(connection)
 
     def _install_peers(self, config: ConnectorConfig) -> None:
         """Make the device's peers those of the file; what did not change keeps its keys."""
