@@ -5,7 +5,7 @@ import sys
 
 from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
-from twisted.trial.unittest import SynchronousTestCase
+from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 NAMES = ["border0-connector"]
 LISTING = """
@@ -30,6 +30,16 @@ class Plugins(SynchronousTestCase):
             maker = makers[name]
             self.assertTrue(callable(maker.options))
             self.assertTrue(callable(maker.makeService))
+
+    def test_our_reactor_installs(self) -> None:
+        if sys.platform != "linux":
+            raise SkipTest("the reactor is for Linux")
+        code = (
+            "from twisted.application.reactors import installReactor; "
+            "print(type(installReactor('border0')).__name__)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        self.assertEqual(done.stdout, "LeanReactor\n", done.stderr)
 
     def test_help_teaches(self) -> None:
         done = subprocess.run(

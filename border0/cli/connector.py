@@ -43,7 +43,10 @@ def run(options: argparse.Namespace) -> int:
             raise Border0Error(
                 f"{config}: no such file; name one with --config FILE, or try --example"
             )
-    arguments = ["-n", "--pidfile=", "border0-connector", f"--config={config}"]
+    arguments = ["-n", "--pidfile="]
+    if sys.platform == "linux":
+        arguments.append("--reactor=border0")
+    arguments += ["border0-connector", f"--config={config}"]
     arguments += [f"--log-format={options.log_format}", *extra]
     if options.metrics_listen:
         arguments.append(f"--metrics-listen={options.metrics_listen}")
