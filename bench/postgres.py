@@ -59,7 +59,8 @@ listen postgres
 class Contest:
     """The server, the three proxies, and what is measured on each."""
 
-    def __init__(self, stack: contextlib.ExitStack, scale: int, megabytes: int) -> None:
+    def __init__(self, stack: contextlib.ExitStack, scale: int, megabytes: int, lean: bool) -> None:
+        self.lean = lean
         self.folder = Path(tempfile.mkdtemp(prefix="border0-bench-"))
         self.folder.chmod(0o755)
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
@@ -91,7 +92,7 @@ class Contest:
             self.ports["border0 writing"] = free_port()
             numbers = (port, self.ports["border0 writing"], self.server.port)
             argv = [sys.executable, "-m", "bench.proxy", *map(str, numbers)]
-            argv.append(str(self.folder / "state"))
+            argv += [str(self.folder / "state"), *(["lean"] if self.lean else [])]
         log = self.folder / f"{name}.log"
         child = children.spawn(argv, user=user, output=log, folder=ROOT)
         stack.callback(children.end, child)
@@ -216,11 +217,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
+    parser.add_argument("--lean", action="store_true", help="the lean reactor under the proxy")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a floor is missed")
     options = parser.parse_args()
     rounds = Rounds()
     with contextlib.ExitStack() as stack:
-        contest = Contest(stack, 1 if options.quick else 2, 30 if options.quick else 100)
+        quick: bool = options.quick
+        contest = Contest(stack, 1 if quick else 2, 30 if quick else 100, options.lean)
         for number in range(1 if options.quick else options.rounds):
             order = [*CONTESTANTS[number % 4 :], *CONTESTANTS[: number % 4]]
             contest.one_round(rounds, order, 1 if options.quick else options.seconds)

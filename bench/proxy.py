@@ -1,7 +1,7 @@
 """The PostgreSQL proxy without tunnel and stack: kernel sockets, real policy, real records.
 
-``python -m bench.proxy PORT WRITE_PORT UPSTREAM_PORT STATE_DIR``: PORT grants ReadOnly, WRITE_PORT
-ReadWrite; both classify and record every statement.
+``python -m bench.proxy PORT WRITE_PORT UPSTREAM_PORT STATE_DIR [lean]``: PORT grants ReadOnly,
+WRITE_PORT ReadWrite; both classify and record every statement. ``lean`` chooses the lean reactor.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import os
 import sys
 import time
 from pathlib import Path
-
-from twisted.internet import reactor
 
 from border0.audit.adapters.store import RecordStore
 from border0.connector.admission import Doorkeeper, Sessions
@@ -31,6 +29,12 @@ EVERYBODY = DeviceEntry("bench", bytes(32), None, ["127.0.0.1/32"], "bench", fro
 
 def main() -> None:
     """Listen on both ports until killed."""
+    if sys.argv[5:] == ["lean"]:
+        from border0.proxies.adapters import lean
+
+        lean.install()
+    from twisted.internet import reactor
+
     ports, upstream_port, state = sys.argv[1:3], int(sys.argv[3]), Path(sys.argv[4])
     upstream = PostgresUpstream("127.0.0.1", upstream_port, "postgres", tls_mode="disable")
     store = RecordStore(state, reactor)  # type: ignore[arg-type]
