@@ -217,13 +217,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--quick", action="store_true", help="one short round: does it run at all")
-    parser.add_argument("--lean", action="store_true", help="the lean reactor under the proxy")
+    parser.add_argument(
+        "--stock-reactor", action="store_true", help="Twisted's own epoll reactor under the proxy"
+    )
     parser.add_argument("--strict", action="store_true", help="exit 1 when a floor is missed")
     options = parser.parse_args()
     rounds = Rounds()
     with contextlib.ExitStack() as stack:
         quick: bool = options.quick
-        contest = Contest(stack, 1 if quick else 2, 30 if quick else 100, options.lean)
+        contest = Contest(stack, 1 if quick else 2, 30 if quick else 100, not options.stock_reactor)
         for number in range(1 if options.quick else options.rounds):
             order = [*CONTESTANTS[number % 4 :], *CONTESTANTS[: number % 4]]
             contest.one_round(rounds, order, 1 if options.quick else options.seconds)

@@ -19,6 +19,7 @@ from border0.policy.parse import parse_policy
 from border0.policy.sql.adapter import ParserProcess
 from border0.policy.sql.cache import StatementCache
 from border0.policy.sql.gate import StatementGate
+from border0.processes.memory import settle
 from border0.proxies.adapters import writethrough
 from border0.proxies.postgres.adapters.factory import PostgresFactory
 from border0.proxies.postgres.cancel import CancelRegistry
@@ -30,7 +31,7 @@ EVERYBODY = DeviceEntry("bench", bytes(32), None, ["127.0.0.1/32"], "bench", fro
 def main() -> None:
     """Listen on both ports until killed."""
     if sys.argv[5:] == ["lean"]:
-        from border0.proxies.adapters import lean
+        from border0.processes import lean
 
         lean.install()
     from twisted.internet import reactor
@@ -62,6 +63,7 @@ def main() -> None:
             CancelRegistry(os.urandom),
         )
         writethrough.listen(reactor, int(port), factory, interface="127.0.0.1")
+    settle()
     reactor.run()
 
 

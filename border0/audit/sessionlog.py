@@ -7,6 +7,7 @@ their owner (the record store) takes them; it writes no file and reads no clock 
 
 from collections.abc import Callable
 from json.encoder import encode_basestring_ascii
+from typing import Any
 
 from border0.audit.events import (
     NAME_LIMIT,
@@ -29,6 +30,9 @@ STATUS_OK = "ok"
 URGENT = 256 * 1024
 """Pending characters at which a log asks to be taken at once instead of at the next interval."""
 _KNOWN_WORDS = 256
+OVERHEAD = 400
+"""About what a statement's line has beside its text, in characters."""
+_ALLOWED, _DENIED = '"allowed"', '"denied"'
 
 
 class SessionLog:
@@ -90,7 +94,9 @@ class SessionLog:
         self._serial = int.from_bytes(random[14:], "big") >> 1
         self._now = now
         self._wake = wake
-        self._lines: list[str] = []
+        self._lines: list[
+            Any
+        ] = []  # lines, and tuples of statements whose line is still to be made
         self._audit: list[tuple[float, str]] = []
         self.pending = 0
         self._urgent_at = URGENT
@@ -187,27 +193,60 @@ class SessionLog:
         """
         self.statements += 1
         self.rows += rows
-        allowed = decision == ALLOWED
-        if not allowed:
+        if decision != ALLOWED:
             self.denied += 1
-        elif not self.recorded:
+            if not self.ended:
+                self._serial += 1
+                denied = (
+                    text_json,
+                    klass,
+                    tables_json,
+                    at,
+                    duration_ms,
+                    rows,
+                    status,
+                    policy,
+                    reason,
+                )
+                self._put(self._format(self._serial, denied, _DENIED), at)
             return
-        if self.ended or (self.failed and allowed):
+        if not self.recorded or self.ended or self.failed:
             return
+        serial = self._serial = self._serial + 1
+        lines = self._lines
+        # The line is made when the lines are taken: many at once cost far less than one at a time
+        # between two packets.
+        lines.append(
+            (serial, text_json, klass, tables_json, at, duration_ms, rows, status, policy, reason)
+        )
+        self.pending += len(text_json) + OVERHEAD
+        if len(lines) == 1 or self.pending >= self._urgent_at:
+            self._call()
+
+    def take(self) -> tuple[list[str], list[tuple[float, str]], int]:
+        """Hand over what waits: recording lines, audit lines with their times, and their length."""
+        form = self._format
+        lines = [
+            line if line.__class__ is str else form(line[0], line[1:], _ALLOWED)
+            for line in self._lines
+        ]
+        taken = lines, self._audit, self.pending
+        self._lines, self._audit, self.pending = [], [], 0
+        self._urgent_at = URGENT
+        return taken
+
+    def _format(self, serial: int, statement: tuple[Any, ...], outcome: str) -> str:
+        """The line of one statement; `outcome` is its decision's literal."""
+        text_json, klass, tables_json, at, duration_ms, rows, status, policy, reason = statement
         total = round(at * 1e6)
         second = total // 1_000_000
         if second != self._second:
             self._second = second
             self._second_text = second_text(second)
-        self._serial += 1
         words = self._words
-        class_json = words.get(klass) or self._word(klass)
-        status_json = words.get(status) or self._word(status)
-        if allowed:
+        decision = outcome
+        if outcome is _ALLOWED:
             outcome = '"ok"' if status == STATUS_OK else '"failed"'
-            decision_json = '"allowed"'
-        else:
-            outcome = decision_json = '"denied"'
         if policy:
             outcome += f',"policy":{words.get(policy) or self._word(policy)}'
         if reason:
@@ -215,28 +254,13 @@ class SessionLog:
         # JSON literals have neither; what should not happen must not forge a line.
         if "\n" in text_json or "\x7f" in text_json:
             text_json = text_json.replace("\n", " ").replace("\x7f", "\\u007f")
-        text = (
-            f'{{"v":{VERSION},"id":"{self._id_head}{self._serial:012x}",'
+        return (
+            f'{{"v":{VERSION},"id":"{self._id_head}{serial:012x}",'
             f'"time":"{self._second_text}.{total % 1_000_000:06d}Z","type":"query",{self._head}'
-            f'"result":{outcome},"text":{text_json},"class":{class_json},"tables":{tables_json},'
-            f'"duration_ms":{duration_ms:.3f},"rows":{rows},"status":{status_json},'
-            f'"decision":{decision_json}}}\n'
+            f'"result":{outcome},"text":{text_json},"class":{words.get(klass) or self._word(klass)}'
+            f',"tables":{tables_json},"duration_ms":{duration_ms:.3f},"rows":{rows},'
+            f'"status":{words.get(status) or self._word(status)},"decision":{decision}}}\n'
         )
-        if not allowed:
-            self._put(text, at)
-            return
-        lines = self._lines
-        lines.append(text)
-        self.pending += len(text)
-        if len(lines) == 1 or self.pending >= self._urgent_at:
-            self._call()
-
-    def take(self) -> tuple[list[str], list[tuple[float, str]], int]:
-        """Hand over what waits: recording lines, audit lines with their times, and their length."""
-        taken = self._lines, self._audit, self.pending
-        self._lines, self._audit, self.pending = [], [], 0
-        self._urgent_at = URGENT
-        return taken
 
     def fail(self, reason: str) -> None:
         """Say that the recorder cannot write; `on_failure` is called once, statements stop.

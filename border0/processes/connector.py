@@ -30,6 +30,7 @@ from border0.netstack.tcp.connection import Connection
 from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
+from border0.processes.memory import settle
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
@@ -177,6 +178,7 @@ class ConnectorProcess(MultiService):
                 where=where,
                 port=socket.port,
             )
+        settle()
         log.info("ready: WireGuard on udp port {port}", port=self.tunnel.port)
 
     def stopService(self) -> Any:

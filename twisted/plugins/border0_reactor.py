@@ -4,6 +4,6 @@ from twisted.application.reactors import Reactor
 
 border0_reactor = Reactor(
     "border0",
-    "border0.proxies.adapters.lean",
+    "border0.processes.lean",
     "epoll with a short way from the poll to a relay; what `border0 connector start` uses on Linux",
 )

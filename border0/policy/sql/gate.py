@@ -83,9 +83,9 @@ class StatementGate:
         if shape is not None:
             known = self._table.shapes.get(shape)
             if known is not None:
-                verdict = known.with_text(literal(sql))
-                self._table.remember(sql, verdict, None)
-                return verdict
+                # Not remembered: texts with numbers in them seldom come again, and thousands of
+                # them would push everything else out of the processor's caches.
+                return known.with_text(literal(sql))
         found = self._cache.classified(sql)
         if found is None:
             if not fits(sql):

@@ -8,12 +8,22 @@ belong to names, and a number that touches a name or a dot stays as it is.
 import re
 
 MAXIMUM_OCTETS = 2_048
-_UNMASKABLE = re.compile(rb"['\"$\\]|--|/\*")
-_NUMBER = re.compile(rb"(?<![\w.\x80-\xff])[0-9]+(?:\.[0-9]+)?(?![\w.\x80-\xff])")
+# It begins with the digit, which the engine finds quickly; what stands before is looked at then.
+_NUMBER = re.compile(
+    rb"[0-9](?<![\w.\x80-\xff][0-9])[0-9]*(?:\.[0-9]+)?(?![\w.\x80-\xff])", re.ASCII
+)
 
 
 def mask(sql: bytes) -> bytes | None:
     """The text with every free-standing number as `0`, or None when that is not safe."""
-    if len(sql) > MAXIMUM_OCTETS or _UNMASKABLE.search(sql):
+    if (
+        b"'" in sql
+        or b'"' in sql
+        or b"$" in sql
+        or b"--" in sql
+        or b"/*" in sql
+        or b"\\" in sql
+        or len(sql) > MAXIMUM_OCTETS
+    ):
         return None
     return _NUMBER.sub(b"0", sql)

@@ -1,7 +1,7 @@
 """The answer to one statement."""
 
-import json
 import re
+from json.encoder import encode_basestring_ascii
 
 MAXIMUM_TEXT = 1024 * 1024
 
@@ -72,9 +72,10 @@ def literal(sql: bytes) -> str:
 
     Passwords are replaced, see `redacted`. A text over 1 MiB is cut, and says how long it was.
     """
-    text = sql[:MAXIMUM_TEXT].decode("utf-8", "backslashreplace")
+    whole = len(sql) <= MAXIMUM_TEXT
+    text = (sql if whole else sql[:MAXIMUM_TEXT]).decode("utf-8", "backslashreplace")
     if "passw" in text.lower():
         text = redacted(text)
-    if len(sql) > MAXIMUM_TEXT:
+    if not whole:
         text += f"... ({len(sql)} octets)"
-    return json.dumps(text)
+    return encode_basestring_ascii(text)

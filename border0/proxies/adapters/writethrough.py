@@ -29,6 +29,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
 BACKLOG = 256
+SMALL_READ = 4096  # bytes
 
 
 class WriteThrough:
@@ -39,6 +40,8 @@ class WriteThrough:
     """
 
     bufferSize = 65536
+    _room = SMALL_READ  # what the next read asks for
+    short_way = True  # for a reactor that dispatches reads of relays itself
 
     def write(self: Any, data: bytes) -> None:
         """Send `data` now; queue what the kernel does not take, or all when bytes are queued."""
@@ -62,14 +65,20 @@ class WriteThrough:
 
     def doRead(self: Any) -> Any:
         """Read once and hand the bytes to `take`; what the reactor calls."""
+        size = self._room
         try:
-            data = self.socket.recv(self.bufferSize)
+            data = self.socket.recv(size)
         except BlockingIOError:
             return None
         except OSError:
             return main.CONNECTION_LOST
         if not data:
             return main.CONNECTION_DONE
+        # A large buffer costs the allocator more than a small message is worth.
+        if len(data) == size:
+            self._room = self.bufferSize
+        elif size != SMALL_READ and len(data) < SMALL_READ:
+            self._room = SMALL_READ
         if self.TLS:
             self.protocol.dataReceived(data)
         else:

@@ -11,23 +11,26 @@ TEXT_LIMIT = 64 << 20  # characters of the statements behind all names
 
 
 class Names:
-    """One session's statements, or its portals. Only what is allowed gets in."""
+    """One session's statements, or its portals. Only what is allowed gets in.
 
-    __slots__ = ("_kept", "_verdicts")
+    `verdicts` may be read directly; it stays the same dictionary.
+    """
+
+    __slots__ = ("_kept", "verdicts")
 
     def __init__(self) -> None:
-        self._verdicts: dict[bytes, Verdict] = {}
+        self.verdicts: dict[bytes, Verdict] = {}
         self._kept = 0
 
     def __len__(self) -> int:
-        return len(self._verdicts)
+        return len(self.verdicts)
 
     def put(self, name: bytes, verdict: Verdict) -> None:
         """Remember a name, in place of what it was.
 
         :raises ProtocolError: too many names, or too much text behind them.
         """
-        verdicts = self._verdicts
+        verdicts = self.verdicts
         if name:
             old = verdicts.get(name)
             self._kept += len(verdict.text) - (0 if old is None else len(old.text))
@@ -37,15 +40,15 @@ class Names:
 
     def get(self, name: bytes) -> Verdict | None:
         """The verdict behind a name, None when the session has not made it."""
-        return self._verdicts.get(name)
+        return self.verdicts.get(name)
 
     def drop(self, name: bytes) -> None:
         """The name was closed; unknown names are ignored."""
-        old = self._verdicts.pop(name, None)
+        old = self.verdicts.pop(name, None)
         if old is not None and name:
             self._kept -= len(old.text)
 
     def clear(self) -> None:
         """Forget all names."""
-        self._verdicts.clear()
+        self.verdicts.clear()
         self._kept = 0

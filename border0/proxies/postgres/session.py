@@ -44,6 +44,7 @@ SHORT_LIMIT = 8192  # bytes of an Execute, Close, Describe
 _HEADER = codec.HEADER.unpack_from
 _LIMIT = codec.MESSAGE_LIMIT
 _NO_LIMIT = bytes(4)
+_EVERYTHING = 1 << 62  # bytes to wait for while a judgement is awaited
 _KINDS = frozenset(b"QPBECDSHFdcfX")
 
 
@@ -121,11 +122,11 @@ class Session(Replies):
         self._statement_limit = statement_limit
         self._on_answer = self._answered
         self._answer: Verdict | None = None
-        self._waiting = False
         self._ended = False
         self.bytes_in = 0
         self.terminated = False  # the client said Terminate
         self._statements = Names()
+        self._known = self._statements.verdicts.get
         self._portals = Names()
         self._unsynced = False  # extended messages went out after the last Sync
         self._discarding = False  # drop everything up to the next Sync
@@ -139,22 +140,17 @@ class Session(Replies):
 
         :raises ProtocolError: an unknown message or an impossible length.
         """
-        self.bytes_in += len(data)
-        if self._waiting:
-            self._in.append(data)
-        else:
-            self._client(data)
-
-    def _client(self, data: bytes) -> None:
+        at, end = 0, len(data)
+        self.bytes_in += end
         if self._want > 0:
             self._in.append(data)
-            self._want -= len(data)
+            self._want -= end
             if self._want > 0:
                 return
             data = b"".join(self._in)
+            end = len(data)
             self._in.clear()
             self._want = 0
-        at, end = 0, len(data)
         if self._pass:
             at = self._pass
             if at >= end:
@@ -163,6 +159,7 @@ class Session(Replies):
                 return
             self._pass = 0
         begin = 0  # data[begin:at] is to be forwarded
+        expected = self.expected
         if self._lose:
             begin = at = self._lose
             if at >= end:
@@ -209,12 +206,21 @@ class Session(Replies):
                     self._deny(verdict, kind == 81)
                     begin = stop
                 elif kind == 81:
-                    self.expected.append(Running(verdict, self._clock(), True, 0))
+                    expected.append(Running(verdict, self._clock(), True, 0))
                 else:
                     self._statements.put(name, verdict)
                     self._unsynced = True
-                    self.expected.append(PARSED)
+                    expected.append(PARSED)
             elif kind == 66:  # Bind
+                # The usual one, whole and of the unnamed portal, is booked in line.
+                cut = data.find(b"\0", at + 6, stop) if stop <= end and not data[at + 5] else -1
+                bound = self._known(data[at + 6 : cut]) if cut > 0 else None
+                if bound is not None:
+                    self._portals.verdicts[b""] = bound
+                    self._unsynced = True
+                    expected.append(BOUND)
+                    at = stop
+                    continue
                 if end - at < min(size + 1, NAMES_LIMIT):
                     break
                 refused = self._bind(data[at + 5 : min(stop, at + NAMES_LIMIT)])
@@ -230,28 +236,28 @@ class Session(Replies):
                     break
                 self._unsynced = True
                 if kind == 69:
-                    self.expected.append(self._execute(data[at + 5 : stop]))
+                    expected.append(self._execute(data[at + 5 : stop]))
                 elif kind == 68:
-                    self.expected.append(DESCRIBED)
+                    expected.append(DESCRIBED)
                 else:
                     self._close(data[at + 5 : stop])
             elif kind == 83:  # Sync
                 if size != 4:
                     raise ProtocolError("the client sent an impossible Sync")
                 self._discarding = self._unsynced = False
-                self.expected.append(SYNCED)
+                expected.append(SYNCED)
             elif kind == 70:  # FunctionCall
                 verdict = self._decide_function_call()
                 if verdict.allowed:
-                    self.expected.append(Running(verdict, self._clock(), True, 0))
+                    expected.append(Running(verdict, self._clock(), True, 0))
                 else:
                     if begin < at:
                         self.to_server(data[begin:at])
                     self._deny(verdict, True)
                     begin = stop
             elif kind == 99 or kind == 102:  # CopyDone, CopyFail
-                if self.expected:
-                    self.expected.append(COPY_ENDED)
+                if expected:
+                    expected.append(COPY_ENDED)
             elif kind == 88:  # Terminate
                 self.terminated = True
             at = stop
@@ -273,7 +279,7 @@ class Session(Replies):
 
     def _wait(self, rest: bytes) -> None:
         self._in.append(rest)
-        self._waiting = True
+        self._want = _EVERYTHING
         self._hold(True)
 
     def _answered(self, verdict: Verdict) -> None:
@@ -283,13 +289,14 @@ class Session(Replies):
         self._answer = verdict
         held = b"".join(self._in)
         self._in.clear()
-        self._waiting = False
+        self._want = 0
+        self.bytes_in -= len(held)  # counted when they came
         try:
-            self._client(held)
+            self.client(held)
         except ProtocolError as error:
             self._failed(error)
             return
-        if not self._waiting:
+        if self._want < _EVERYTHING // 2:
             self._hold(False)
 
     def _bind(self, body: bytes) -> Verdict | None:

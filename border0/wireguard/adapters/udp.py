@@ -47,6 +47,8 @@ class BatchPort(FileDescriptor):
     the number asked for, and the bound one after `start` (0 = the system chooses).
     """
 
+    short_way = True  # for a reactor that dispatches reads of relays itself
+
     _log = Logger()
 
     def __init__(

@@ -1,13 +1,14 @@
 """The epoll reactor with a short way from the poll to a relay (Linux; a program may choose it).
 
-Reads of `WriteThrough` transports are dispatched without Twisted's log context (a dictionary copy
-and three calls per event), and the loop stays in poll until a timer, a call from a thread or the
-stop is due. Everything else takes the base class's way. Nothing requires it: the proxies run on any
-reactor, this one saves some 15 microseconds per transaction.
+Reads of transports that say `short_way = True` are dispatched without Twisted's log context (a
+dictionary copy and three calls per event), and the loop stays in poll until a timer, a call from a
+thread or the stop is due. Everything else takes the base class's way. Nothing requires it: border0
+runs on any reactor, this one saves some 15 microseconds per transaction of a database proxy.
 
 What is logged in such a read carries no connection prefix. The private attributes read are
-`_poller`, `_selectables`, `_doReadOrWrite`, `_disconnectSelectable`, `_justStopped`;
-`tests/proxies/test_lean.py` pins what they must do: stop, failing protocols, timers, threads.
+`_poller`, `_selectables`, `_doReadOrWrite`, `_disconnectSelectable`, `_justStopped`,
+`_newTimedCalls`, `_insertNewDelayedCalls` and `_pendingTimedCalls`;
+`tests/processes/test_lean.py` pins what they must do: stop, failing protocols, timers, threads.
 """
 
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 from twisted.internet import epollreactor, main
 from twisted.python import log
 
-from border0.proxies.adapters.writethrough import WriteThrough
-
 _READABLE = 1  # EPOLLIN and nothing else
+_EVENTS = 64
+_LONGEST = 86400.0  # seconds; epoll_wait counts milliseconds in an int
 
 
 class LeanReactor(epollreactor.EPollReactor):
@@ -26,16 +27,18 @@ class LeanReactor(epollreactor.EPollReactor):
     def doPoll(self: Any, timeout: float | None) -> None:
         """Poll and dispatch until something else than a socket needs the main loop."""
         poll, selectables, slow = self._poller.poll, self._selectables, self._doReadOrWrite
+        seconds = self.seconds
+        wait = -1.0 if timeout is None else timeout
         while True:
             try:
-                ready = poll(-1 if timeout is None else timeout, 256)
+                ready = poll(wait, _EVENTS)
             except InterruptedError:
                 return
             for fd, event in ready:
                 selectable = selectables.get(fd)
                 if selectable is None:
                     continue
-                if event != _READABLE or not isinstance(selectable, WriteThrough):
+                if event != _READABLE or not getattr(selectable, "short_way", False):
                     slow(selectable, fd, event)
                     continue
                 try:
@@ -48,9 +51,17 @@ class LeanReactor(epollreactor.EPollReactor):
                     self._disconnectSelectable(selectable, why, True)
             if self.threadCallQueue or self._justStopped or not self.running:
                 return
-            timeout = self.timeout()
-            if timeout is not None and timeout <= 0:
-                return
+            if self._newTimedCalls:
+                self._insertNewDelayedCalls()
+            calls = self._pendingTimedCalls
+            if calls:
+                wait = calls[0].time - seconds()
+                if wait <= 0.0:
+                    return
+                if wait > _LONGEST:
+                    wait = _LONGEST
+            else:
+                wait = -1.0
 
     doIteration = doPoll
 
@@ -60,4 +71,4 @@ def install() -> None:
 
     :raises twisted.internet.error.ReactorAlreadyInstalledError: too late.
     """
-    main.installReactor(LeanReactor())  # type: ignore[no-untyped-call]
+    main.installReactor(LeanReactor())

@@ -7,7 +7,7 @@ import textwrap
 from twisted.trial.unittest import SynchronousTestCase
 
 HEAD = """
-from border0.proxies.adapters import lean
+from border0.processes import lean
 lean.install()
 import threading
 from twisted.internet import protocol, reactor
