@@ -132,9 +132,13 @@ class RecordStore:
             raise RecorderError(f"the session cannot be recorded: {OVERRUN}")
         day = datetime.fromtimestamp(self._wall(), UTC)
         names = ("recordings", f"{day:%Y}", f"{day:%m}", f"{day:%d}")
+        path = self._root.joinpath(*names, f"{session}.jsonl")
         try:
-            folder = make_folder(self._root, *names)
-            return LineFile(folder / f"{session}.jsonl", exclusive=True, prove=True)
+            try:
+                return LineFile(path, exclusive=True, prove=True)
+            except FileNotFoundError:  # the first of this day
+                make_folder(self._root, *names)
+                return LineFile(path, exclusive=True, prove=True)
         except OSError as error:
             log.error("cannot make a recording: {reason}", reason=reason_of(error))
             raise RecorderError(f"the session cannot be recorded: {reason_of(error)}") from None
