@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet import protocol
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IPushProducer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from border0.policy.grants import DatabaseGrant
+from border0.proxies.adapters.valve import Valve
 from border0.proxies.admission import Admission, Refusal
 from border0.proxies.postgres import codec, denial
 from border0.proxies.postgres.adapters.upstream import CancelDial, SessionDial, UpstreamSide
@@ -49,44 +48,6 @@ STOPPED = "stopped"
 
 _DONE = Failure(ConnectionDone())
 log = Logger(namespace="border0.proxies.postgres")
-
-
-@implementer(IPushProducer)
-class Valve:
-    """Reading from a transport, stopped while the other side is full or somebody holds it."""
-
-    def __init__(self, transport: Any) -> None:
-        self._transport = transport
-        self._reasons = 0
-
-    def pauseProducing(self) -> None:
-        """The consumer is full."""
-        self._close(1)
-
-    def resumeProducing(self) -> None:
-        """The consumer has room."""
-        self._open(1)
-
-    def stopProducing(self) -> None:
-        """The consumer is gone; both ends are closed elsewhere."""
-
-    def hold(self, on: bool) -> None:
-        """Stop for a reason of our own, or end it."""
-        if on:
-            self._close(2)
-        else:
-            self._open(2)
-
-    def _close(self, reason: int) -> None:
-        if not self._reasons:
-            self._transport.pauseProducing()
-        self._reasons |= reason
-
-    def _open(self, reason: int) -> None:
-        if self._reasons:
-            self._reasons &= ~reason
-            if not self._reasons:
-                self._transport.resumeProducing()
 
 
 class ClientSide(protocol.Protocol):
