@@ -43,8 +43,10 @@ def error(denial: Denial, severity: str = "ERROR", sqlstate: str = "") -> bytes:
     summary = "permission denied"
     if denial.policy and f'"{denial.policy}"' not in denial.reason:
         summary += f' by policy "{denial.policy}"'
-    if denial.reason:
-        summary += f": {denial.reason}"
+    # The clause stands in the detail; once is enough for a person.
+    reason = denial.reason.removesuffix(f" ({denial.clause})")
+    if reason:
+        summary += f": {reason}"
     detail = f"Failed clause: {denial.clause}." if denial.clause else ""
     state = sqlstate or codec.INSUFFICIENT_PRIVILEGE
     return codec.error_response(state, summary, detail, HINT, severity)
