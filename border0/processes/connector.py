@@ -30,6 +30,7 @@ from border0.netstack.tcp.connection import Connection
 from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
+from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
@@ -98,6 +99,7 @@ class ConnectorProcess(MultiService):
         self.reactor, self.config, self.observer = reactor, config, observer
         private_key = load_private_key(config.private_key_file)
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.lock = FolderLock(config.state_dir)
         self.clock = StoredClock(config.state_dir / "tai64n")
         self.device = Device(
             private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=config.mtu
@@ -191,6 +193,7 @@ class ConnectorProcess(MultiService):
 
     def _stop_rest(self) -> Any:
         self.clock.close()
+        self.lock.give()
         return super().stopService()
 
     def reload(self) -> Deferred[None]:
@@ -240,6 +243,7 @@ def makeService(options: Options) -> Service:
     observer = logs.observer(options["log-format"], options["log-level"])
     try:
         process = ConnectorProcess(reactor, options.loaded, observer)
+        process.lock.take()
         if options["metrics-listen"]:
             health = health_service(
                 reactor, options["metrics-listen"], process.problems, process.metrics

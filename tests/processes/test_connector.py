@@ -76,6 +76,16 @@ class Connector(TestCase):
         again.stopService()
         return self.process.stopService()
 
+    def test_a_state_folder_has_one_process(self) -> Any:
+        self.process.lock.take()
+        again = ConnectorProcess(reactor, load(self.file))
+        error = self.assertRaises(ConfigError, again.lock.take)
+        self.assertIn("in use by another process", str(error))
+        self.process.lock.give()
+        again.lock.take()
+        again.stopService()
+        return self.process.stopService()
+
     def test_reload_adds_and_removes(self) -> Any:
         async def scenario() -> None:
             process = await self.started()
