@@ -112,7 +112,9 @@ class ConnectorProcess(MultiService):
             accept=self._accept,
         )
         endpoints = Endpoints(config.state_dir / "endpoints.json")
-        self.tunnel = Tunnel(reactor, self.device, self.stack, config.listen_port, endpoints)
+        self.tunnel = Tunnel(
+            reactor, self.device, self.stack, config.listen_port, endpoints, config.listen_address
+        )
         self.connector.attach(self.tunnel.driver)
         self.tunnel.setName("tunnel")
         self.connector.setName("proxies")
@@ -204,7 +206,15 @@ class ConnectorProcess(MultiService):
         return done
 
     def _apply(self, config: ConnectorConfig) -> None:
-        for name in ("listen_port", "mtu", "state_dir", "network", "name", "private_key_file"):
+        for name in (
+            "listen_address",
+            "listen_port",
+            "mtu",
+            "state_dir",
+            "network",
+            "name",
+            "private_key_file",
+        ):
             if getattr(config, name) != getattr(self.config, name):
                 log.warn("{name} changed: takes effect at the next start", name=name)
         self._install_peers(config)

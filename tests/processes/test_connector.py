@@ -111,6 +111,20 @@ class Connector(TestCase):
 
         return ensureDeferred(scenario())
 
+    def test_it_listens_where_it_is_told(self) -> Any:
+        async def scenario() -> None:
+            self.file.write_text(
+                text().replace("listen_port", 'listen_address = "127.0.0.1"\nlisten_port')
+            )
+            process = ConnectorProcess(reactor, load(self.file))
+            process.startService()
+            self.addCleanup(process.stopService)
+            self.assertEqual(process.tunnel.udp.endpoint("127.0.0.1", 1), ("127.0.0.1", 1))
+            self.assertGreater(process.tunnel.port, 0)
+            await self.process.stopService()
+
+        return ensureDeferred(scenario())
+
     def test_health(self) -> Any:
         async def scenario() -> None:
             process = await self.started()
