@@ -108,7 +108,10 @@ class Demultiplexer:
         if receiver is None:
             self._refuse(datagram, icmp.PORT)
         else:
-            receiver(data, (datagram.destination, destination), (datagram.source, source))
+            try:
+                receiver(data, (datagram.destination, destination), (datagram.source, source))
+            except Exception as error:
+                self._flows.failures.append((None, error))
 
     def _icmp(self, datagram: ip.Datagram) -> None:
         if len(datagram.payload) < 8 or (self._verify and not icmp.valid(datagram)):
@@ -129,7 +132,7 @@ class Demultiplexer:
             return
         # Only an error that quotes a number in flight is believed (RFC 5927 §4.1).
         number = int.from_bytes(report.transport[4:8], "big")
-        if (number - tcb.snd_una) & M32 > tcb.snd_nxt - tcb.snd_una:
+        if (number - tcb.snd_una) & M32 >= tcb.snd_nxt - tcb.snd_una:
             return
         if report.reason == icmp.TOO_BIG:
             floor = _MIN_MTU_4 if len(report.source) == 4 else _MIN_MTU_6
@@ -203,7 +206,12 @@ class Demultiplexer:
         number = int.from_bytes(body[4:8], "big")
         window = (body[14] << 8) | body[15]
         handshake.prepare_passive(flows, connection, self._secret, options, number, window)
-        if not self._accept(connection):
+        try:
+            wanted = self._accept(connection)
+        except Exception as error:
+            flows.failures.append((connection, error))
+            wanted = False
+        if not wanted:
             connection.orphan = True
             flows.drop(connection, None)
             return False

@@ -148,7 +148,10 @@ class StackDriver:
         self._listeners.pop((packed_or_any(host), port), None)
 
 
-def _log_application_error(connection: Connection, error: Exception) -> None:
+def _log_application_error(connection: Connection | None, error: Exception) -> None:
+    if connection is None:
+        _log.failure("A receiver of datagrams raised", failure=Failure(error))
+        return
     _log.failure(
         "A protocol raised; its connection from {remote} was aborted",
         failure=Failure(error),

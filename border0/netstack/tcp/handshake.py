@@ -96,7 +96,7 @@ def open_passive(flows: Flows, tcb: Tcb) -> None:
 def backlog_full(flows: Flows, remote: bytes) -> bool:
     """Say whether one more half-open flow is too many; the oldest goes when the table is full."""
     limits, half_open = flows.limits, flows.half_open
-    if len(flows.table) - len(flows.time_waits) >= limits.connections:
+    if flows.crowded or len(flows.table) - len(flows.time_waits) >= limits.connections:
         return True
     if len(half_open) < limits.half_open_per_remote:
         return False
