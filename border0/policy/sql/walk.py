@@ -91,6 +91,9 @@ def _range_variable(node: dict[str, Any], scope: frozenset[str], found: Findings
         return  # a CTE
     parts = [p for p in (node.get("catalogname"), schema) if p]
     found.table([*parts, name])
+    statement = functions.view_effect(name)
+    if statement is not None:
+        found.add(statement, f"reading {name}")
 
 
 def _function_call(node: dict[str, Any], found: Findings) -> None:
@@ -98,7 +101,7 @@ def _function_call(node: dict[str, Any], found: Findings) -> None:
     if not parts:
         return
     found.functions[".".join(map(quoted, parts))] = None
-    name = parts[-1]
+    name = functions.folded(parts[-1])
     if name != "set_config":
         found.called(name)
         return
