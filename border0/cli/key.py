@@ -4,9 +4,8 @@ import argparse
 import sys
 from typing import Any
 
-from border0.connector.config import decode_key
-from border0.connector.keys import encode_key, generate_private_key, public_key
 from border0.errors import Border0Error
+from border0.keys import decode_key, encode_key, generate_private_key, public_key
 
 
 def register(commands: Any) -> None:
