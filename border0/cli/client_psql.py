@@ -49,9 +49,8 @@ def run(home: Path, config: Path, name: str, arguments: list[str]) -> int:
 
     reactor: Any = installed
     failed: list[str] = []
-    rider = Rider(
-        reactor, riding, failed.append, lambda: failed.append("the tunnel's process ended")
-    )
+    ended = "the process that held the tunnel ended; try again"
+    rider = Rider(reactor, riding, failed.append, lambda: failed.append(ended))
     factory = PsqlFactory(rider, name, failed)
     folder = Path(tempfile.mkdtemp(prefix="b0-"))
     try:

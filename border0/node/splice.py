@@ -6,7 +6,7 @@ nothing of what flows through it.
 
 from typing import Any
 
-from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
@@ -87,6 +87,8 @@ def lost_reason(reason: Failure) -> str:
     """Why a connection was lost, in a few words; "" when it was merely closed."""
     if reason.check(ConnectionDone, ConnectionAborted):
         return ""
+    if isinstance(reason.value, ConnectionLost) and reason.value.args:
+        return str(reason.value.args[0])
     return reason.getErrorMessage()
 
 

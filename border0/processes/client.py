@@ -152,19 +152,18 @@ class ClientTunnel:
         where = f"{target.name} ({target.host} port {target.port})"
         try:
             await endpoint.connect(factory)
-        except error.ConnectionRefusedError:
-            raise TunnelError(
-                f"the connector {target.connector.name} serves nothing at {where}: "
-                "compare its file with this device's",
-                "service",
-            ) from None
         except error.TimeoutError:
             heard = peer.last_authenticated
             if heard is not None and heard >= began:
                 raise TunnelError(f"{where} does not answer", "service") from None
             raise TunnelError(self._silence(target.connector)) from None
-        except error.ConnectError as problem:
-            raise TunnelError(f"{where}: {problem}") from None
+        except error.ConnectError:
+            # Refused, or no address of the connector's: both are its answer.
+            raise TunnelError(
+                f"the connector {target.connector.name} serves nothing at {where}: compare its "
+                f"file with this device's",
+                "service",
+            ) from None
         return leg
 
     def _silence(self, connector: ConnectorEntry) -> str:
