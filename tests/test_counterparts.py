@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import counterparts
 
 DEMANDED = [
+    "curl",
     "haproxy",
     "namespaces",
     "nc",
@@ -18,6 +19,8 @@ DEMANDED = [
     "psql",
     "psycopg",
     "root",
+    "ssh",
+    "sshd",
     "tun",
     "wg",
     "wireguard-go",

@@ -107,7 +107,14 @@ def parse(url: str, password: str, ask: Callable[[str], str] | None = None) -> E
         if not password:
             secret = _ask(f"password of {username} at {parts.hostname}: ", ask)
     return Exposed(
-        name, scheme, parts.hostname, port or _DEFAULTS[scheme], username, database, reference, secret
+        name,
+        scheme,
+        parts.hostname,
+        port or _DEFAULTS[scheme],
+        username,
+        database,
+        reference,
+        secret,
     )
 
 
@@ -122,5 +129,7 @@ def _ask(prompt: str, ask: Callable[[str], str] | None) -> str:
     if ask is not None:
         return ask(prompt)
     if not sys.stdin.isatty():
-        raise ConfigError("there is no terminal to ask for a password; add --password from:env:NAME")
+        raise ConfigError(
+            "there is no terminal to ask for a password; add --password from:env:NAME"
+        )
     return getpass.getpass(prompt)

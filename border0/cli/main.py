@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from border0.cli import connector, key, version
+from border0.cli import client, connector, key, version
 from border0.errors import Border0Error
 
 DESCRIPTION = "The self-hosted, application-aware VPN."
@@ -12,6 +12,8 @@ EPILOG = """\
 examples:
   border0 connector start --example      a connector with a generated example, in this folder
   border0 connector start --config FILE  a connector from your own file
+  border0 client hosts                   the services that this device reaches
+  border0 client psql NAME               psql through the tunnel; also: ssh, tcp, socks
   border0 key generate                   a WireGuard private key
 """
 
@@ -25,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (connector, key, version):
+    for module in (client, connector, key, version):
         module.register(commands)
     return root
 

@@ -114,7 +114,9 @@ class Home:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.folder / "keys").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"{self.folder}: {error.strerror}; name another with --home") from None
+            raise ConfigError(
+                f"{self.folder}: {error.strerror}; name another with --home"
+            ) from None
         if self.is_new:
             self._create()
         else:
@@ -193,7 +195,9 @@ class Home:
         write_private(self.connector_file, text)
         client = self.client_file.read_text("utf-8")
         line = f"endpoint = {json.dumps(endpoint(where, port))}"
-        write_private(self.client_file, re.sub(r"^endpoint = .*$", lambda _: line, client, flags=re.M))
+        write_private(
+            self.client_file, re.sub(r"^endpoint = .*$", lambda _: line, client, flags=re.M)
+        )
 
 
 _DEMO_SSH = """\

@@ -8,10 +8,10 @@ that this version does not serve are refused with the list of those it does.
 from dataclasses import dataclass
 from pathlib import Path
 
-from border0.connector.tables import Table
 from border0.errors import ConfigError
 from border0.proxies.postgres.upstream import PostgresUpstream
 from border0.secrets import Secret, resolve
+from border0.tables import Table
 
 TLS_MODES = ("disable", "prefer", "require", "verify-full")
 

@@ -93,6 +93,9 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "haproxy": ("haproxy", _program("haproxy")),
     "ping": ("iputils-ping", _program("ping")),
     "nc": ("netcat-openbsd", _program("nc")),
+    "curl": ("curl", _program("curl")),
+    "ssh": ("openssh-client", _program("ssh")),
+    "sshd": ("openssh-server", _program("sshd")),
     "psycopg": ("", _module("psycopg")),
     "noiseprotocol": ("", _module("noise")),
 }
