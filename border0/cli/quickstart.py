@@ -74,7 +74,7 @@ def is_root() -> bool:
     return hasattr(os, "geteuid") and os.geteuid() == 0
 
 
-def command_line(home: Home) -> list[str]:
+def command_line(home: Home, level: str = "warn") -> list[str]:
     """The connector's process in the foreground; its log shows trouble only."""
     program = "from twisted.scripts.twistd import run; run()"
     arguments = [sys.executable, "-c", program, "-n", "--pidfile="]
@@ -84,7 +84,7 @@ def command_line(home: Home) -> list[str]:
         *arguments,
         "border0-connector",
         f"--config={home.connector_file}",
-        f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or 'warn'}",
+        f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or level}",
     ]
 
 
