@@ -213,7 +213,8 @@ class Session(Replies):
                     self._unsynced = True
             elif kind == 66:  # Bind
                 # The usual one, whole and of the unnamed portal, is booked in line.
-                cut = data.find(b"\0", at + 6, stop) if stop <= end and not data[at + 5] else -1
+                whole = stop <= end and size > 4
+                cut = data.find(b"\0", at + 6, stop) if whole and not data[at + 5] else -1
                 bound = self._known(data[at + 6 : cut]) if cut > 0 else None
                 if bound is not None and not self._bindings:
                     self._portals.verdicts[b""] = bound

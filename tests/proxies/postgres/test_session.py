@@ -134,6 +134,9 @@ class Forwarding(SynchronousTestCase):
     def test_impossible_messages(self):
         for data in (b"Q\0\0\0\3", b"Q\xff\xff\xff\xff", b"p\0\0\0\4", b"\x16\3\1\0\0"):
             self.assertRaises(ProtocolError, Harness().session.client, data)
+        for kind in b"BPQE":
+            with self.assertRaises(ProtocolError):
+                Harness().session.client(codec.message(bytes((kind,))))
         for data in (b"Z\0\0\0\3", b"D\x7f\xff\xff\xff", b"Z\xff\xff\xff\xff"):
             self.assertRaises(ProtocolError, Harness().session.server, data)
         for body in (b"SELECT", b"SELECT\0 1\0", b""):
