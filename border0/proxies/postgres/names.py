@@ -112,6 +112,14 @@ class Statements:
             return self._settled.get(name), True
         return change.verdict, change.pipeline == pipeline
 
+    def forget(self, name: bytes) -> None:
+        """The server has, or should have, no such statement any more."""
+        old = self._settled.pop(name, None)
+        if old is not None:
+            self._kept -= len(old.text)
+        self.verdicts.pop(name, None)
+        self._pending.pop(name, None)
+
     def settled(self, name: bytes) -> Verdict | None:
         """What the server has under this name."""
         return self._settled.get(name)

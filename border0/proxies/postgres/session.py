@@ -204,7 +204,7 @@ class Session(Replies):
                 if not verdict.allowed:
                     if begin < at:
                         self.to_server(data[begin:at])
-                    self._deny(verdict, kind == 81)
+                    self._deny(verdict, kind == 81, unnamed=kind == 80 and not name)
                     begin = stop
                 elif kind == 81:
                     expected.append(Running(verdict, self._clock(), True, 0))
@@ -365,9 +365,16 @@ class Session(Replies):
         self._deny(verdict, simple, codec.PROGRAM_LIMIT_EXCEEDED)
 
     def _deny(
-        self, verdict: Verdict, simple: bool, sqlstate: str = codec.INSUFFICIENT_PRIVILEGE
+        self,
+        verdict: Verdict,
+        simple: bool,
+        sqlstate: str = codec.INSUFFICIENT_PRIVILEGE,
+        unnamed: bool = False,
     ) -> None:
-        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync."""
+        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync.
+
+        `unnamed`: a Parse of the unnamed statement, which ends the one before even when it fails.
+        """
         self._query(
             verdict.text,
             verdict.klass,
@@ -381,6 +388,8 @@ class Session(Replies):
             reason=verdict.reason,
         )
         self._discarding = not simple
+        if unnamed:
+            self._statements.forget(b"")
         reply = denial.error(verdict, sqlstate=sqlstate)
         quiet = not self.expected and not self._unsynced and not self.mid_message
         if quiet and self.status != codec.IN_TRANSACTION:
@@ -396,7 +405,10 @@ class Session(Replies):
             self._denials += 1
             self._careful = True
             self.expected.append(Denied(mark, reply, simple))
-        self.to_server(denial.failing_query(mark) if simple else denial.failing_parse(mark))
+        if simple:
+            self.to_server(denial.failing_query(mark))
+        else:
+            self.to_server(denial.failing_parse(mark, b"" if unnamed else mark))
         if not simple:
             self._unsynced = True
 

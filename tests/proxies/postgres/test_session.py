@@ -393,6 +393,24 @@ class Denials(SynchronousTestCase):
         self.assertEqual(kinds(harness.said()), "EZ")
         self.assertEqual(harness.client(call[20:], SELECT), SELECT)
 
+    def test_a_refused_bind_or_name_leaves_the_unnamed_statement(self):
+        for refused in (bind(b"unknown"), parse(b"DENY", b"n")):
+            harness = Harness()
+            sent = harness.client(parse(b"SELECT 2"), refused)[len(parse(b"SELECT 2")) :]
+            self.assertEqual(kinds(sent), "P")
+            self.assertNotEqual(sent[5], 0)
+
+    def test_a_refused_parse_ends_the_unnamed_statement(self):
+        harness = Harness()
+        sent = harness.client(parse(b"SELECT 2"), parse(b"DENY"))[len(parse(b"SELECT 2")) :]
+        self.assertEqual((kinds(sent), sent[5]), ("P", 0))
+        harness = Harness()
+        harness.client(parse(b"SELECT 2"), SYNC)
+        harness.server(PARSED, IDLE)
+        self.assertEqual(harness.client(parse(b"DENY"), SYNC), SYNC)
+        harness.server(IDLE)
+        self.assertEqual(harness.client(bind(), execute(), SYNC), SYNC)
+
     def test_a_denied_statement_has_no_name(self):
         harness = Harness()
         harness.client(parse(b"DENY", b"n"), SYNC)
