@@ -388,8 +388,6 @@ class Session(Replies):
             reason=verdict.reason,
         )
         self._discarding = not simple
-        if unnamed:
-            self._statements.forget(b"")
         reply = denial.error(verdict, sqlstate=sqlstate)
         quiet = not self.expected and not self._unsynced and not self.mid_message
         if quiet and self.status != codec.IN_TRANSACTION:
@@ -397,6 +395,8 @@ class Session(Replies):
             # that has failed already, changes nothing there.
             if simple:
                 reply += codec.ready_for_query(self.status)
+            elif unnamed:
+                self._statements.forget(b"")
             self.bytes_out += len(reply)
             self.to_client(reply)
             return

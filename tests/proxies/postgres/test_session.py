@@ -411,6 +411,15 @@ class Denials(SynchronousTestCase):
         harness.server(IDLE)
         self.assertEqual(harness.client(bind(), execute(), SYNC), SYNC)
 
+    def test_a_refused_parse_that_the_server_skips_ends_nothing(self):
+        harness = Harness()
+        harness.client(parse(b"SELECT 2"), SYNC)
+        harness.server(PARSED, IDLE)
+        harness.client(execute(b"gone"), parse(b"DENY"), SYNC)
+        harness.server(codec.error_response("34000", "no portal"), IDLE)
+        sent = bind() + execute() + SYNC
+        self.assertEqual(harness.client(sent), sent)
+
     def test_a_denied_statement_has_no_name(self):
         harness = Harness()
         harness.client(parse(b"DENY", b"n"), SYNC)
