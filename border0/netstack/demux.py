@@ -160,10 +160,12 @@ class Demultiplexer:
             return
         key = source + destination + body[:4]
         tcb = flows.table.get(key)
+        floor: int | None = None
         if tcb is not None:
             if not arrival.reusable(tcb, body):
                 arrival.segment_arrives(flows, tcb, body)
                 return
+            floor = tcb.snd_nxt
             flows.drop(tcb, None)
         if not self._is_local(destination):
             self._refuse(datagram, icmp.PROHIBITED)
@@ -176,7 +178,7 @@ class Demultiplexer:
             if handshake.backlog_full(flows, source):
                 flows.counters.syn_dropped += 1
                 return
-            refused = not self._syn(key, destination, local_port, source, remote_port, body)
+            refused = not self._syn(key, destination, local_port, source, remote_port, body, floor)
         if refused:
             answer = segment.reset_for(
                 source,
@@ -199,13 +201,14 @@ class Demultiplexer:
         remote: bytes,
         remote_port: int,
         body: bytes,
+        floor: int | None,
     ) -> bool:
         flows = self._flows
         connection = Connection(flows, key, (local, local_port), (remote, remote_port), 536)
         options = segment.parse_options(body[20 : (body[12] >> 4) << 2])
         number = int.from_bytes(body[4:8], "big")
         window = (body[14] << 8) | body[15]
-        handshake.prepare_passive(flows, connection, self._secret, options, number, window)
+        handshake.prepare_passive(flows, connection, self._secret, options, number, window, floor)
         try:
             wanted = self._accept(connection)
         except Exception as error:

@@ -206,8 +206,9 @@ class Stack:
                     last = b""
             else:
                 acknowledge(flows, tcb, ack, window, nxt, True, None, echo)
-        self._deliver()
-        self._settle()
+        if flows.events or flows.failures:
+            self._deliver()
+        flows.idle = not (flows.dirty or flows.out or flows.events)
 
     def collect(self, budget: int, now: float) -> list[bytes]:
         """Return at most about `budget` packets to send; empty when there is nothing to do.
@@ -217,7 +218,8 @@ class Stack:
         flows = self._flows
         flows.now = now
         flows.idle = False
-        self._deliver()
+        if flows.events or flows.failures:
+            self._deliver()
         emit = sender.emit
         out = flows.out
         while True:
@@ -232,11 +234,12 @@ class Stack:
                     again.append(tcb)
             for tcb in again:
                 flows.dirty[tcb.key] = tcb
-            self._deliver()
+            if flows.events or flows.failures:
+                self._deliver()
             if out or not (flows.dirty or flows.out):
                 break
             out = flows.out
-        self._settle()
+        flows.idle = not (flows.dirty or flows.out or flows.events)
         return out
 
     def next_deadline(self) -> float | None:

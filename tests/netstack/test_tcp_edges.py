@@ -115,6 +115,23 @@ class ClosedWindowTests(unittest.SynchronousTestCase):
         self.assertEqual(script.stack.connections, 0)
 
 
+class ReuseTests(unittest.SynchronousTestCase):
+    def test_a_flow_over_one_in_time_wait_numbers_on_behind_it(self) -> None:
+        script = Script()
+        script.open()
+        connection = script.connection
+        # As after much data in little time: the clock of initial numbers lags behind.
+        for name in ("iss", "snd_una", "snd_nxt", "snd_end"):
+            setattr(connection, name, getattr(connection, name) + (1 << 30))
+        script.iss = connection.iss & 0xFFFFFFFF
+        connection.shutdown()
+        script.out()
+        script.send(ACK | FIN, 1, 2)
+        (answer,) = script.send(SYN, 70000)
+        self.assertEqual(answer.flags, SYN | ACK)
+        self.assertLess(answer.seq - (script.iss + 2) & 0xFFFFFFFF, 1 << 20)
+
+
 class TooBigTests(unittest.SynchronousTestCase):
     def test_only_what_is_in_flight_can_be_too_big(self) -> None:
         script = Script()

@@ -79,6 +79,8 @@ class StackDriver:
                 if not packets:
                     break
                 self.transmit(packets)
+                if stack.idle:
+                    break  # the usual case: one round was all
             else:
                 # Others want the reactor too.
                 self._soon = self.clock.callLater(0, self._flush_soon)
