@@ -297,9 +297,18 @@ class LocalConnection(Leg):
             "the service is down; the connector's audit log says which"
         )
 
+    def readConnectionLost(self) -> None:
+        """The end of a joined stream's direction, or of whoever asked."""
+        if self.other is None:
+            self.abort()
+        else:
+            super().readConnectionLost()
+
     def broken(self, reason: str) -> None:
-        """The service's side broke: so does this."""
-        self.abort()
+        """The service's side broke: so does this, after what it said before."""
+        transport: Any = self.transport
+        transport.unregisterProducer()
+        transport.loseConnection()
 
     def break_off(self) -> None:
         """The rider gave this stream up."""
