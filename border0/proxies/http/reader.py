@@ -111,6 +111,16 @@ class Reader:
                 if part is not None:
                     return part
 
+    def drain(self) -> bool:
+        """Throw away what waits of the message in progress; whether its end was there."""
+        try:
+            while (part := self.next()) is not None:
+                if isinstance(part, End):
+                    return True
+        except HttpError:
+            pass
+        return False
+
     def ended(self) -> End | None:
         """The sender's direction ended: the end of a body that lasts until then, else None."""
         return self._end([]) if self._state == _REST else None

@@ -13,6 +13,21 @@ from collections.abc import Sequence
 from border0.proxies.admission import Refusal
 from border0.proxies.http import fields, pages
 from border0.proxies.http.exchange import Exchange
+from border0.proxies.http.limits import (
+    ABORT,
+    ANSWER_SECONDS,
+    BODY_SECONDS,
+    GONE,
+    HALF_CLOSED_SECONDS,
+    HEAD_SECONDS,
+    HOLD_LIMIT,
+    IDLE_SECONDS,
+    INTERIM_LIMIT,
+    LINGER,
+    NOW,
+    REFUSED_METHODS,
+    STALE_SECONDS,
+)
 from border0.proxies.http.reader import End, Reader
 from border0.proxies.http.wire import (
     CHUNKED,
@@ -23,21 +38,6 @@ from border0.proxies.http.wire import (
     host_and_path,
     keeps_alive,
 )
-
-HEAD_SECONDS = 30.0  # a request's head, from its first byte (the first: from the connection)
-IDLE_SECONDS = 300.0  # between requests
-BODY_SECONDS = 300.0  # between two pieces of a request's body
-ANSWER_SECONDS = 300.0  # from the end of a request to the head of its response
-HALF_CLOSED_SECONDS = 30.0  # a client that sends no more gets its response within
-STALE_SECONDS = 1.0  # an idle upstream connection is not trusted with a POST after this
-HOLD_LIMIT = 64 * 1024
-INTERIM_LIMIT = 32
-REFUSED_METHODS = (b"CONNECT", b"TRACE", b"TRACK")
-
-GONE = 499  # recorded when the client left before there was a response
-LINGER = "linger"  # after what is queued; what still comes is thrown away
-NOW = "now"  # after what is queued
-ABORT = "abort"
 
 
 class Session:
@@ -383,18 +383,8 @@ class Session:
     def _bad_gateway(self, exchange: Exchange, status: int, reason: str, now: float) -> None:
         lines = [f"{reason[:1].upper()}{reason[1:]}.", "An administrator must look at the service."]
         if not exchange.complete:
-            exchange.complete = self._drained()
+            exchange.complete = self._requests.drain()
         self._reply(exchange, status, lines, reason, now)
-
-    def _drained(self) -> bool:
-        """Whether the request in progress has come whole; what waits of it is thrown away."""
-        try:
-            while (part := self._requests.next()) is not None:
-                if isinstance(part, End):
-                    return True
-        except HttpError:
-            pass
-        return False
 
     def _reply(
         self,

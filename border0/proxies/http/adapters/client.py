@@ -16,7 +16,7 @@ from zope.interface import implementer
 from border0.proxies.adapters.valve import Valve
 from border0.proxies.admission import Admission, Refusal
 from border0.proxies.http.exchange import Exchange
-from border0.proxies.http.session import ABORT, LINGER
+from border0.proxies.http.limits import ABORT, LINGER
 
 LINGER_SECONDS = 30.0
 CLOSED = "closed"
