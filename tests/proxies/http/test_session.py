@@ -125,7 +125,8 @@ class Fields(SynchronousTestCase):
             .client(GET)
             .connect()
             .service(
-                b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\nSet-Cookie: a\r\nset-cookie: b\r\n"
+                b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere/\r\n"
+                b"Set-Cookie: a\r\nset-cookie: b\r\n"
                 b"Connection: X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nContent-Length: 0\r\n\r\n"
             )
         )
@@ -332,7 +333,10 @@ class Failures(SynchronousTestCase):
 
 
 class Upgrades(SynchronousTestCase):
-    ASK = b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    ASK = (
+        b"GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n"
+        b"Upgrade: websocket\r\n\r\n"
+    )
     SWITCH = (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
     )
