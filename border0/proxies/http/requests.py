@@ -5,7 +5,6 @@ request that waits for `respond`, and after a head with a body the adapter sends
 through `body_sent` before the next request is looked at.
 """
 
-from border0.proxies.admission import Refusal
 from border0.proxies.http import pages
 from border0.proxies.http.exchange import Exchange
 from border0.proxies.http.fields import client_head
@@ -13,13 +12,10 @@ from border0.proxies.http.limits import (
     ABORT,
     BODY_SECONDS,
     GONE,
-    HEAD_SECONDS,
-    HOLD_LIMIT,
-    IDLE_SECONDS,
-    LINGER,
     NOW,
 )
-from border0.proxies.http.reader import End, Reader
+from border0.proxies.http.machine import Machine
+from border0.proxies.http.reader import End
 from border0.proxies.http.wire import (
     Fields,
     HttpError,
@@ -34,44 +30,16 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 BODY_LIMIT = 1 << 20  # bytes of a request's body that are read to keep the connection
 
 
-class RequestSession:
+class RequestSession(Machine):
     """One client connection that is answered here.
 
     :param now: seconds, monotonic.
     """
 
-    tunnel = False
-
     def __init__(self, now: float) -> None:
-        self.refusal: Refusal | None = None
-        self._requests = Reader(requests=True)
-        self._exchange: Exchange | None = None
-        self._client_ended = False
+        super().__init__(now)
         self.wanted: Exchange | None = None
         self.body_left = 0
-        self.to_client: list[bytes] = []
-        self.closing = ""
-        self.finished: list[Exchange] = []
-        self.deadline: float | None = now + HEAD_SECONDS
-
-    @property
-    def full(self) -> bool:
-        """Whether so much waits that the client must not send more for now."""
-        return self._requests.waiting > HOLD_LIMIT
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is in progress."""
-        return self._exchange is not None
-
-    def receive(self, data: bytes, now: float) -> None:
-        """Take bytes from the client."""
-        if self.closing:
-            return
-        if self._exchange is None and self._requests.idle:
-            self.deadline = now + HEAD_SECONDS
-        self._requests.feed(data)
-        self._advance(now)
 
     def client_ended(self, now: float) -> None:
         """The client sends no more."""
@@ -89,6 +57,7 @@ class RequestSession:
         exchange = self._exchange
         if exchange is not None:
             exchange.status = exchange.status or GONE
+            self.wanted = None
             self._finish(exchange, "failed", reason)
         self.closing = NOW
 
@@ -153,7 +122,8 @@ class RequestSession:
         self.to_client.append(client_head(head, chunked=False, close=exchange.close))
         self.body_left = 0 if exchange.head.method == b"HEAD" else length
         if not self.body_left:
-            self._done(exchange, now)
+            self._finish(exchange)
+            self._after(exchange, now)
 
     def fail(self, error: HttpError, now: float) -> None:
         """Answer `wanted` with an error."""
@@ -173,7 +143,8 @@ class RequestSession:
             self._finish(exchange, "failed", "the file became shorter while it was sent")
             self.closing = ABORT
         elif not self.body_left:
-            self._done(exchange, now)
+            self._finish(exchange)
+            self._after(exchange, now)
 
     def _malformed(self, error: HttpError, now: float) -> None:
         exchange = self._exchange
@@ -200,17 +171,5 @@ class RequestSession:
             exchange.close = exchange.close or not exchange.complete
         self.to_client.append(client_head(head, chunked=False, close=exchange.close) + body)
         exchange.status, exchange.bytes_out = status, len(body)
-        self._done(exchange, now, result, reason)
-
-    def _finish(self, exchange: Exchange, result: str, reason: str) -> None:
-        exchange.result, exchange.reason = result, reason
-        self.finished.append(exchange)
-        self._exchange = self.wanted = None
-
-    def _done(self, exchange: Exchange, now: float, result: str = "ok", reason: str = "") -> None:
         self._finish(exchange, result, reason)
-        if exchange.close or self._client_ended:
-            self.closing, self.deadline = LINGER, None
-            return
-        self.deadline = now + (IDLE_SECONDS if self._requests.idle else HEAD_SECONDS)
-        self._advance(now)
+        self._after(exchange, now)

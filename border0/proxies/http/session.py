@@ -3,14 +3,12 @@
 Source: RFC 9112 (messages, §9 connections), RFC 9110 §7 (intermediaries), §15.2 (1xx), §7.8
 (Upgrade). Requests are taken one after the other; bytes behind the current one wait. Bodies pass
 in the pieces in which they come. It opens no connection and reads no clock: after each call the
-adapter looks at `release`, `connect`, `to_upstream`, `end_upstream`, `to_client`, `finished` and
-`closing`, in this order. With a `refusal` every request is answered with it, and no connection
-is asked for.
+adapter looks at `release`, `connect`, `to_upstream` and `end_upstream`, in this order. With a
+`refusal` no connection is asked for.
 """
 
 from collections.abc import Sequence
 
-from border0.proxies.admission import Refusal
 from border0.proxies.http import fields, pages
 from border0.proxies.http.exchange import Exchange
 from border0.proxies.http.limits import (
@@ -19,15 +17,12 @@ from border0.proxies.http.limits import (
     BODY_SECONDS,
     GONE,
     HALF_CLOSED_SECONDS,
-    HEAD_SECONDS,
-    HOLD_LIMIT,
-    IDLE_SECONDS,
     INTERIM_LIMIT,
-    LINGER,
     NOW,
     REFUSED_METHODS,
     STALE_SECONDS,
 )
+from border0.proxies.http.machine import Machine
 from border0.proxies.http.reader import End, Reader
 from border0.proxies.http.wire import (
     CHUNKED,
@@ -40,7 +35,7 @@ from border0.proxies.http.wire import (
 )
 
 
-class Session:
+class Session(Machine):
     """One client connection.
 
     :param host: what Host says to the service.
@@ -52,38 +47,21 @@ class Session:
         self._host = host
         self._own = [*own, (b"X-Forwarded-Proto", b"http")]
         self._reserved = [*self._own, (b"X-Forwarded-Host", b"")]
-        self._requests = Reader(requests=True)
+        super().__init__(now)
         self._responses = Reader(requests=False)
-        self._exchange: Exchange | None = None
         self._dialling = False
         self._upstream = False
         self._used = False  # the upstream connection has answered a request before
         self._idle_since = 0.0
         self._interim = 0
-        self._client_ended = False
         self._upstream_keeps = True
-        self.refusal: Refusal | None = None
         self.tunnel = False
-        self.to_client: list[bytes] = []
         self.to_upstream: list[bytes] = []
         self.connect = False
         self.release = False
         self.end_upstream = False
-        self.closing = ""
-        self.finished: list[Exchange] = []
-        self.deadline: float | None = now + HEAD_SECONDS
 
     # -- what the client does ---------------------------------------------------------------
-
-    @property
-    def full(self) -> bool:
-        """Whether so much waits that the client must not send more for now."""
-        return self._requests.waiting > HOLD_LIMIT
-
-    @property
-    def busy(self) -> bool:
-        """Whether a request is in progress."""
-        return self._exchange is not None
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the client."""
@@ -92,11 +70,8 @@ class Session:
             if exchange is not None:
                 exchange.bytes_in += len(data)
             self.to_upstream.append(data)
-        elif not self.closing:
-            if self._exchange is None and self._requests.idle:
-                self.deadline = now + HEAD_SECONDS
-            self._requests.feed(data)
-            self._advance(now)
+        else:
+            super().receive(data, now)
 
     def client_ended(self, now: float) -> None:
         """The client sends no more."""
@@ -118,15 +93,14 @@ class Session:
         exchange = self._exchange
         if exchange is not None:
             if self.tunnel:
-                self._finish(exchange, now)
+                self._finish(exchange)
             else:
                 exchange.status = exchange.status or GONE
-                self._finish(exchange, now, "failed", reason)
+                self._finish(exchange, "failed", reason)
         self._drop_upstream()
         self.closing = NOW
 
     def _advance(self, now: float) -> None:
-        """Take from the client's bytes what can be dealt with now."""
         try:
             while not self.closing and not self.tunnel:
                 exchange = self._exchange
@@ -297,7 +271,7 @@ class Session:
             self._used, self._idle_since = True, now
             if not self._upstream_keeps or not exchange.complete or self._responses.waiting:
                 self._drop_upstream()
-            self._finish(exchange, now)
+            self._finish(exchange)
             self._after(exchange, now)
 
     def _interim_answer(self, exchange: Exchange, head: ResponseHead, now: float) -> None:
@@ -377,7 +351,7 @@ class Session:
 
     def _cut(self, exchange: Exchange, reason: str, now: float) -> None:
         """A response breaks off: the client must see that the body is not whole."""
-        self._finish(exchange, now, "failed", reason)
+        self._finish(exchange, "failed", reason)
         self.closing = ABORT if exchange.open_ended else NOW
 
     def _bad_gateway(self, exchange: Exchange, status: int, reason: str, now: float) -> None:
@@ -401,23 +375,13 @@ class Session:
             exchange.close = True
         self.to_client.append(fields.client_head(head, chunked=False, close=exchange.close) + body)
         exchange.status, exchange.answered, exchange.bytes_out = status, True, len(body)
-        self._finish(exchange, now, result, reason)
+        self._finish(exchange, result, reason)
         self._after(exchange, now)
 
-    def _finish(self, exchange: Exchange, now: float, result: str = "ok", reason: str = "") -> None:
-        exchange.result, exchange.reason = result, reason
-        self.finished.append(exchange)
-        self._exchange = None
-
     def _after(self, exchange: Exchange, now: float) -> None:
-        """The response is out: the next request, or the end."""
         if exchange.close or self._client_ended:
-            self.closing = LINGER
-            self.deadline = None
             self._drop_upstream()
-            return
-        self.deadline = now + (IDLE_SECONDS if self._requests.idle else HEAD_SECONDS)
-        self._advance(now)
+        super()._after(exchange, now)
 
     def _drop_upstream(self) -> None:
         if self._upstream or self._dialling:
