@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import counterparts
 
 DEMANDED = [
+    "curl",
     "haproxy",
     "namespaces",
     "nc",
@@ -19,6 +20,7 @@ DEMANDED = [
     "psycopg",
     "root",
     "tun",
+    "websockets",
     "wg",
     "wireguard-go",
 ]

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from border0.cli import connector, key, version
+from border0.cli import audit, connector, device, key, recording, session, version
 from border0.errors import Border0Error
 
 DESCRIPTION = "The self-hosted, application-aware VPN."
@@ -12,6 +12,9 @@ EPILOG = """\
 examples:
   border0 connector start --example      a connector with a generated example, in this folder
   border0 connector start --config FILE  a connector from your own file
+  border0 session ls                     who was where
+  border0 recording play ID              watch a recorded terminal session
+  border0 device export --wg-quick       a device's file for a stock WireGuard client
   border0 key generate                   a WireGuard private key
 """
 
@@ -25,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (connector, key, version):
+    for module in (connector, device, session, recording, audit, key, version):
         module.register(commands)
     return root
 

@@ -80,9 +80,11 @@ class ConnectorConfig:
     policies: dict[str, Policy]
 
 
-def load(path: Path) -> ConnectorConfig:
+def load(path: Path, *, services: bool = True) -> ConnectorConfig:
     """Read and check one file.
 
+    :param services: whether its sockets and policies are wanted; without them none of the
+        secrets that upstreams need is resolved.
     :raises ConfigError: anything unreadable, unknown, missing, contradictory or unresolvable.
     """
     try:
@@ -95,6 +97,8 @@ def load(path: Path) -> ConnectorConfig:
         data = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    if not services:
+        data = {key: value for key, value in data.items() if key not in ("socket", "policy")}
     return read(data, path)
 
 

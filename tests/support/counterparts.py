@@ -93,7 +93,9 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "haproxy": ("haproxy", _program("haproxy")),
     "ping": ("iputils-ping", _program("ping")),
     "nc": ("netcat-openbsd", _program("nc")),
+    "curl": ("curl", _program("curl")),
     "psycopg": ("", _module("psycopg")),
+    "websockets": ("", _module("websockets")),
     "noiseprotocol": ("", _module("noise")),
 }
 
