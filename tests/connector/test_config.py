@@ -205,6 +205,27 @@ class Load(SynchronousTestCase):
         path.write_text(GOOD.replace("from:env:SHOP_PW", "from:env:ABSENT_VARIABLE"))
         self.assertEqual(load(path, services=False).sockets, [])
 
+    def test_the_documented_files(self) -> None:
+        docs = Path(__file__).resolve().parents[2] / "docs"
+        os.environ.update(WIKI_KEY="k", WIKI_TOKEN="t")
+        self.addCleanup(os.environ.pop, "WIKI_KEY")
+        self.addCleanup(os.environ.pop, "WIKI_TOKEN")
+        (self.folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+        (self.folder / "alice.psk").write_text(KEY)
+        (self.folder / "srv").mkdir()
+        for page in ("configuration.md", "http.md"):
+            blocks = (docs / page).read_text("utf-8").split("```toml\n")[1:]
+            text = "".join(block.partition("```")[0] for block in blocks)
+            text = text.replace("…base64…", KEY).replace("/srv/share", "srv")
+            if page == "http.md":
+                name = '[[policy]]\nname = "eng-web"\n'
+                allow = '[local]\nallow = ["connector_file_server"]     # files of this machine'
+                self.assertIn(allow, text)
+                text = (
+                    f'[connector]\nname = "lab"\n{name}policy_data.permissions.http = {{}}\n{text}'
+                )
+            self.assertGreaterEqual(len(self.read(text).sockets), 2)
+
     def test_mistakes(self) -> None:
         for old, new, expected in MISTAKES:
             self.assertIn(old, GOOD)

@@ -215,6 +215,8 @@ class Echo(Resource):
 
     def render(self, request):
         request.setHeader(b"X-Host", request.getHeader(b"host") or b"")
+        if request.method == b"PUT":
+            return request.content.read()
         return request.getHeader(b"x-auth-email") or b"nobody"
 
 
@@ -250,6 +252,19 @@ class TlsTests(Case):
         answer = await self.ask(port, host="localhost", ca_certificate=self.ca())
         self.assertTrue(answer.endswith(b"\r\n\r\nalice@example.org"), answer)
         self.assertIn(b"X-Host: localhost:%d\r\n" % port, answer)
+
+    async def test_large_bodies_both_ways(self):
+        port = self.https("localhost")
+        self.proxy(port, scheme="https", host="localhost", ca_certificate=self.ca())
+        data = random.Random(5).randbytes(20 * MEGABYTE)
+
+        def talk():
+            with self.connect() as sock:
+                length = b"Content-Length: %d\r\nConnection: close\r\n\r\n" % len(data)
+                sock.sendall(b"PUT / HTTP/1.1\r\nHost: a\r\n" + length + data)
+                return read_all(sock).partition(b"\r\n\r\n")[2]
+
+        self.assertTrue(await deferToThread(talk) == data)
 
     async def test_verified_by_address(self):
         port = self.https("127.0.0.1")
