@@ -22,6 +22,7 @@ DEMANDED = [
     "ssh",
     "sshd",
     "tun",
+    "websockets",
     "wg",
     "wireguard-go",
 ]

@@ -23,6 +23,7 @@ from border0.secrets import Secret, resolve
 from border0.tables import NAME, Address, Table, nearest
 
 DEFAULT_PORT = 32442
+LOCAL_SERVICES = ("connector_file_server",)
 MAXIMUM_FILE = 4 * 1024 * 1024
 
 
@@ -69,9 +70,11 @@ class ConnectorConfig:
     policies: dict[str, Policy]
 
 
-def load(path: Path) -> ConnectorConfig:
+def load(path: Path, *, services: bool = True) -> ConnectorConfig:
     """Read and check one file.
 
+    :param services: whether its sockets and policies are wanted; without them none of the
+        secrets that upstreams need is resolved.
     :raises ConfigError: anything unreadable, unknown, missing, contradictory or unresolvable.
     """
     try:
@@ -84,6 +87,8 @@ def load(path: Path) -> ConnectorConfig:
         data = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    if not services:
+        data = {key: value for key, value in data.items() if key not in ("socket", "policy")}
     return read(data, path)
 
 
@@ -94,8 +99,9 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
     connector = top.table("connector")
     network = read_network(top.table("network", optional=True))
     policies = _policies(top, base)
+    allowed = _local(top.table("local", optional=True))
     devices = [_device(table, network, base) for table in top.tables("device")]
-    sockets = [_socket(table, network, policies) for table in top.tables("socket")]
+    sockets = [_socket(table, network, policies, allowed) for table in top.tables("socket")]
     config = ConnectorConfig(
         file=path,
         name=_name(connector),
@@ -130,6 +136,16 @@ def _listen_address(table: Table) -> str:
         except ValueError:
             raise table.error(f"{text!r} is not an IP address", "listen_address") from None
     return text
+
+
+def _local(table: Table) -> frozenset[str]:
+    """Which services that read or run things on this machine a socket may name."""
+    allowed = table.strings("allow", [])
+    table.close()
+    for name in allowed:
+        if name not in LOCAL_SERVICES:
+            raise table.error(f"{name!r} is not known; {nearest(name, LOCAL_SERVICES)}", "allow")
+    return frozenset(allowed)
 
 
 def _policies(top: Table, base: Path) -> dict[str, Policy]:
@@ -217,9 +233,14 @@ def _preshared(table: Table, base: Path) -> Secret | None:
     return secret
 
 
-def _socket(table: Table, network: Network4And6, policies: Mapping[str, Policy]) -> SocketEntry:
+def _socket(
+    table: Table,
+    network: Network4And6,
+    policies: Mapping[str, Policy],
+    allowed: frozenset[str],
+) -> SocketEntry:
     name = _name(table)
-    socket_type = table.choice("socket_type", ("database", "tls"))
+    socket_type = table.choice("socket_type", ("database", "http", "tls"))
     addresses = []
     for version, home in ((4, network.services_v4), (6, network.services_v6)):
         key = f"private_network_ipv{version}"
@@ -241,7 +262,8 @@ def _socket(table: Table, network: Network4And6, policies: Mapping[str, Policy])
         table.get(key, str, "")
     recording = table.get("recording_enabled", bool, True)
     port = table.number("port", 1, 65535, 0)
-    upstream, default = read_upstream(table.table("upstream_configuration"), socket_type)
+    configuration = table.table("upstream_configuration")
+    upstream, default = read_upstream(configuration, socket_type, allowed)
     table.close()
     return SocketEntry(name, socket_type, addresses, port or default, recording, wanted, upstream)
 

@@ -97,6 +97,7 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "ssh": ("openssh-client", _program("ssh")),
     "sshd": ("openssh-server", _program("sshd")),
     "psycopg": ("", _module("psycopg")),
+    "websockets": ("", _module("websockets")),
     "noiseprotocol": ("", _module("noise")),
 }
 
