@@ -449,3 +449,7 @@ class ServerWire(Wire, transport.SSHServerTransport):
 
 class ClientWire(Wire, transport.SSHClientTransport):
     """The end that talks to a server."""
+
+    isClient = True
+    # Conch's client knows no hybrid exchange.
+    supportedKeyExchanges = [name for name in KEX if not name.startswith(b"mlkem")]
