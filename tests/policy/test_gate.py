@@ -190,6 +190,22 @@ class TrustTests(SynchronousTestCase):
             session.parameter_status(name, good)
             self.assertTrue(session.decide(b"SELECT 1").allowed)
 
+    def test_a_lost_read_only_switch_is_noticed(self) -> None:
+        """A function that nobody could see through may set it; the server reports it."""
+        session = gate("ReadOnly")
+        name = "default_transaction_read_only"
+        session.parameter_status(name, "on")
+        self.assertTrue(session.decide(b"SELECT f()").allowed)
+        session.parameter_status(name, "off")
+        verdict = session.decide(b"SELECT f()")
+        self.assertFalse(verdict.allowed)
+        self.assertIn(name, verdict.reason)
+        session.parameter_status(name, "on")
+        self.assertTrue(session.decide(b"SELECT f()").allowed)
+        writer = gate("ReadWrite")
+        writer.parameter_status(name, "off")
+        self.assertTrue(writer.decide(b"SELECT f()").allowed)
+
     def test_an_unrestricted_session_does_not_care(self) -> None:
         session = gate()
         session.parameter_status("standard_conforming_strings", "off")

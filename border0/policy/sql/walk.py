@@ -17,7 +17,7 @@ import re
 from typing import Any
 
 from border0.policy.sql import functions, settings
-from border0.policy.sql.kinds import SIMPLE
+from border0.policy.sql.kinds import ALTERED, SIMPLE
 
 _PLAIN = re.compile(r"[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*\Z")
 _NO_NAMES: frozenset[str] = frozenset()
@@ -91,6 +91,9 @@ def _range_variable(node: dict[str, Any], scope: frozenset[str], found: Findings
         return  # a CTE
     parts = [p for p in (node.get("catalogname"), schema) if p]
     found.table([*parts, name])
+    statement = functions.view_effect(name)
+    if statement is not None:
+        found.add(statement, f"reading {name}")
 
 
 def _function_call(node: dict[str, Any], found: Findings) -> None:
@@ -98,7 +101,7 @@ def _function_call(node: dict[str, Any], found: Findings) -> None:
     if not parts:
         return
     found.functions[".".join(map(quoted, parts))] = None
-    name = parts[-1]
+    name = functions.folded(parts[-1])
     if name != "set_config":
         found.called(name)
         return
@@ -161,8 +164,15 @@ def _children(node: dict[str, Any], stack: list[Any], pending: _Pending, found: 
             continue
         if key == "fromClause":
             found.add("select")
-        elif key == "indirection":
+        elif key == "indirection" or key == "objname":
             _dotted(value, found)
+        elif key == "arg" and "defname" in node:
+            # Operators and aggregates that are made run the functions they are made of.
+            _dotted([value, *value.get("TypeName", {}).get("names", ())], found)  # type: ignore[union-attr]
+        elif key == "AlterTableCmd":
+            altered = ALTERED.get(value.get("subtype", ""))  # type: ignore[union-attr]
+            if altered is not None:
+                found.add(altered)
         elif key == "intoClause":
             if not found.passive:
                 found.add("select_into", "SELECT INTO")
