@@ -24,6 +24,7 @@ from border0.secrets import Secret, resolve
 
 DEFAULT_PORT = 32442
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LOCAL_SERVICES = ("connector_built_in_ssh_service",)
 MAXIMUM_FILE = 4 * 1024 * 1024
 
 
@@ -105,8 +106,9 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
     connector = top.table("connector")
     network = _network(top.table("network", optional=True))
     policies = _policies(top, base)
+    allowed = _local(top.table("local", optional=True))
     devices = [_device(table, network, base) for table in top.tables("device")]
-    sockets = [_socket(table, network, policies) for table in top.tables("socket")]
+    sockets = [_socket(table, network, policies, allowed) for table in top.tables("socket")]
     config = ConnectorConfig(
         file=path,
         name=_name(connector),
@@ -158,6 +160,16 @@ def _network(table: Table) -> Network4And6:
         if services.overlaps(devices):
             raise table.error(f"the prefixes {services} and {devices} overlap")
     return network
+
+
+def _local(table: Table) -> frozenset[str]:
+    """Which services that read or run things on this machine a socket may name."""
+    allowed = table.strings("allow", [])
+    table.close()
+    for name in allowed:
+        if name not in LOCAL_SERVICES:
+            raise table.error(f"{name!r} is not known; {nearest(name, LOCAL_SERVICES)}", "allow")
+    return frozenset(allowed)
 
 
 def _policies(top: Table, base: Path) -> dict[str, Policy]:
@@ -256,9 +268,14 @@ def _preshared(table: Table, base: Path) -> Secret | None:
     return secret
 
 
-def _socket(table: Table, network: Network4And6, policies: Mapping[str, Policy]) -> SocketEntry:
+def _socket(
+    table: Table,
+    network: Network4And6,
+    policies: Mapping[str, Policy],
+    allowed: frozenset[str],
+) -> SocketEntry:
     name = _name(table)
-    socket_type = table.choice("socket_type", ("database", "tls"))
+    socket_type = table.choice("socket_type", ("database", "ssh", "tls"))
     addresses = []
     for version, home in ((4, network.services_v4), (6, network.services_v6)):
         key = f"private_network_ipv{version}"
@@ -280,7 +297,8 @@ def _socket(table: Table, network: Network4And6, policies: Mapping[str, Policy])
         table.get(key, str, "")
     recording = table.get("recording_enabled", bool, True)
     port = table.number("port", 1, 65535, 0)
-    upstream, default = read_upstream(table.table("upstream_configuration"), socket_type)
+    configuration = table.table("upstream_configuration")
+    upstream, default = read_upstream(configuration, socket_type, allowed)
     table.close()
     return SocketEntry(name, socket_type, addresses, port or default, recording, wanted, upstream)
 

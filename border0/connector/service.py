@@ -24,6 +24,9 @@ from border0.policy.sql.cache import StatementCache
 from border0.policy.sql.gate import StatementGate
 from border0.proxies.postgres.adapter import PostgresFactory
 from border0.proxies.postgres.cancel import CancelRegistry
+from border0.proxies.ssh.adapters.factory import SshFactory
+from border0.proxies.ssh.adapters.hostkeys import HostKeys, KnownHosts
+from border0.proxies.ssh.upstream import BuiltinSSH, SSHUpstream
 from border0.proxies.tcp.adapter import TcpFactory
 
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
@@ -102,6 +105,7 @@ class ConnectorService(MultiService):
         self.driver: StackDriver
         self._addresses: frozenset[bytes] = frozenset()
         self._doorkeepers: dict[str, Doorkeeper] = {}
+        self._ssh_keys: HostKeys | None = None
         self._locate(config)
 
     def _locate(self, config: ConnectorConfig) -> None:
@@ -137,6 +141,9 @@ class ConnectorService(MultiService):
         upstream = socket.upstream
         if isinstance(upstream, TcpUpstream):
             return TcpFactory(upstream.host, upstream.port, admit, self.reactor)
+        if isinstance(upstream, SSHUpstream | BuiltinSSH):
+            known = KnownHosts(self.config.state_dir / "ssh" / "known_hosts.json")
+            return SshFactory(upstream, admit, self.reactor, self.ssh_keys(), known)
         return PostgresFactory(
             upstream,
             admit,
@@ -146,6 +153,12 @@ class ConnectorService(MultiService):
             self.wall,
             identify=self._identify,
         )
+
+    def ssh_keys(self) -> HostKeys:
+        """The host keys of all SSH sockets, made when the first of them needs them."""
+        if self._ssh_keys is None:
+            self._ssh_keys = HostKeys(self.config.state_dir / "ssh")
+        return self._ssh_keys
 
     def _identify(self, remote: tuple[str, int]) -> str:
         device = self.directory.at(remote[0])

@@ -8,9 +8,11 @@ that this version does not serve are refused with the list of those it does.
 from dataclasses import dataclass
 from pathlib import Path
 
+from border0.connector.ssh import read_ssh
 from border0.connector.tables import Table
 from border0.errors import ConfigError
 from border0.proxies.postgres.upstream import PostgresUpstream
+from border0.proxies.ssh.upstream import BuiltinSSH, SSHUpstream
 from border0.secrets import Secret, resolve
 
 TLS_MODES = ("disable", "prefer", "require", "verify-full")
@@ -24,16 +26,19 @@ class TcpUpstream:
     port: int
 
 
-Upstream = PostgresUpstream | TcpUpstream
-DEFAULT_PORTS = {"postgres": 5432}
+Upstream = PostgresUpstream | TcpUpstream | SSHUpstream | BuiltinSSH
+DEFAULT_PORTS = {"postgres": 5432, "ssh": 22}
 
 
-def read_upstream(table: Table, socket_type: str) -> tuple[Upstream, int]:
+def read_upstream(
+    table: Table, socket_type: str, allowed: frozenset[str] = frozenset()
+) -> tuple[Upstream, int]:
     """The upstream of one socket and the socket's default port.
 
+    :param allowed: the built-in services that this machine's owner permits.
     :raises ConfigError: unknown or missing keys, types not served, unresolved references.
     """
-    service_type = table.choice("service_type", ("database", "tls"), socket_type)
+    service_type = table.choice("service_type", ("database", "ssh", "tls"), socket_type)
     if service_type != socket_type:
         raise table.error(
             f"service_type {service_type!r} does not fit socket_type {socket_type!r}",
@@ -41,6 +46,8 @@ def read_upstream(table: Table, socket_type: str) -> tuple[Upstream, int]:
         )
     inner = table.table(f"{service_type}_service_configuration")
     table.close()
+    if service_type == "ssh":
+        return read_ssh(inner, allowed), DEFAULT_PORTS["ssh"]
     upstream = _database(inner) if service_type == "database" else _tls(inner)
     default = DEFAULT_PORTS["postgres"] if isinstance(upstream, PostgresUpstream) else upstream.port
     return upstream, default
