@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import counterparts
 
 DEMANDED = [
+    "asciinema",
     "haproxy",
     "namespaces",
     "nc",
@@ -18,6 +19,11 @@ DEMANDED = [
     "psql",
     "psycopg",
     "root",
+    "rsync",
+    "sftp",
+    "sftp-server",
+    "ssh",
+    "sshd",
     "tun",
     "wg",
     "wireguard-go",

@@ -94,10 +94,10 @@ class CastLog:
 
     def take(self) -> tuple[list[str], list[tuple[float, str]], int]:
         """Hand over what waits, as `SessionLog.take` does."""
-        taken = self._lines, [], self.pending
+        lines, length = self._lines, self.pending
         self._lines, self.pending = [], 0
         self._urgent_at = URGENT
-        return taken
+        return lines, [], length
 
     def fail(self, reason: str) -> None:
         """The file cannot be written."""

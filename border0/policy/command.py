@@ -11,8 +11,8 @@ LIMIT = 64 * 1024
 """Longest command that is read, in characters."""
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\[.*)?\+?=")
 _RESERVED = frozenset(
-    "! { } [[ ]] case coproc do done elif else esac fi for function if in select then time until"
-    " while".split()
+    "! { } [[ ]] case coproc do done elif else esac fi for function if in".split(" ")  # noqa: SIM905
+    + "select then time until while".split(" ")  # noqa: SIM905
 )
 # Outside quotes only letters, digits and these stand for themselves in every shell.
 _PLAIN = frozenset("_-./:,+@%=")

@@ -105,16 +105,17 @@ class SSHGrant:
         """May this command be run?"""
         if b"\0" in command:
             return _no("", "permissions.ssh.exec", "permits no command with a NUL in it")
+        plain: list[str] | None = None
         try:
             text = command.decode()
-            plain = words(text)
+            plain = found = words(text)
         except UnicodeDecodeError:
-            text, plain, why = command.decode("utf-8", "surrogateescape"), None, "it is not UTF-8"
+            text, why = command.decode("utf-8", "surrogateescape"), "it is not UTF-8"
         except Complex as error:
-            plain, why = None, str(error)
+            why = str(error)
         else:
             why = ""
-            if is_scp_server(plain) or is_sftp_server(plain):
+            if is_scp_server(found) or is_sftp_server(found):
                 return self.sftp()
         line = None if plain is None else " ".join(plain)
         what = "this command"

@@ -22,6 +22,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 EXTRA_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
 CLONE_NEWNET_PROBE = "/proc/self/ns/net"
 
 
@@ -56,6 +62,10 @@ def _module(name: str) -> Callable[[], str]:
 
 def _postgresql_server() -> str:
     return "" if postgresql_folder() else "no PostgreSQL server is installed"
+
+
+def _sftp_server() -> str:
+    return "" if any(map(os.path.exists, SFTP_SERVERS)) else "no sftp-server is installed"
 
 
 def _root() -> str:
@@ -93,7 +103,13 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "haproxy": ("haproxy", _program("haproxy")),
     "ping": ("iputils-ping", _program("ping")),
     "nc": ("netcat-openbsd", _program("nc")),
+    "ssh": ("openssh-client", _program("ssh")),
+    "sftp": ("openssh-client", _program("sftp")),
+    "sshd": ("openssh-server", _program("sshd")),
+    "sftp-server": ("openssh-sftp-server", _sftp_server),
+    "rsync": ("rsync", _program("rsync")),
     "psycopg": ("", _module("psycopg")),
+    "asciinema": ("", _module("asciinema")),
     "noiseprotocol": ("", _module("noise")),
 }
 

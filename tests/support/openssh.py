@@ -1,4 +1,4 @@
-"""OpenSSH's own server and client for tests: sshd on loopback, ssh, scp and sftp without a config."""
+"""OpenSSH's own server and client for tests: sshd on loopback, ssh, scp and sftp without config."""
 
 from __future__ import annotations
 
@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import children
-from tests.support.counterparts import find_program
-
-SFTP_SERVERS = (
-    "/usr/lib/openssh/sftp-server",
-    "/usr/libexec/openssh/sftp-server",
-    "/usr/libexec/sftp-server",
-    "/usr/lib/ssh/sftp-server",
-)
+from tests.support.counterparts import SFTP_SERVERS, find_program
 
 
 def program(name: str) -> str:
@@ -114,6 +107,7 @@ class OpenSSHServer:
 def options(port: int, known_hosts: str = "/dev/null", *more: str) -> list[str]:
     """Options of ssh, scp and sftp that keep this machine's own settings out."""
     given = [
+        *more,  # ssh takes the first of two
         f"Port={port}",
         f"UserKnownHostsFile={known_hosts}",
         f"StrictHostKeyChecking={'no' if known_hosts == '/dev/null' else 'yes'}",
@@ -121,7 +115,6 @@ def options(port: int, known_hosts: str = "/dev/null", *more: str) -> list[str]:
         "IdentityFile=/dev/null",
         "IdentitiesOnly=yes",
         "LogLevel=ERROR",
-        *more,
     ]
     argv = ["-F", "/dev/null"]
     for option in given:

@@ -65,6 +65,7 @@ class Padding:
         self._at = 0
 
     def __call__(self, size: int) -> bytes:
+        """So many random bytes."""
         at = self._at
         if at + size > len(self._pool):
             self._pool = self._source(4096)
@@ -173,10 +174,8 @@ class EtmCtr:
             pad += BLOCK
         assert self._padding is not None
         clear = b"%c%b%b" % (pad, payload, self._padding(pad))
-        packet = _UINT32.pack(len(clear)) + self._update(clear)
-        return packet + hmac.digest(
-            self._mac_key, _UINT32.pack(sequence) + packet, self._digest
-        )
+        packet: bytes = _UINT32.pack(len(clear)) + self._update(clear)
+        return packet + hmac.digest(self._mac_key, _UINT32.pack(sequence) + packet, self._digest)
 
     def length(self, head: bytes) -> int:
         """packet_length of the packet that starts with `head`."""

@@ -1,9 +1,9 @@
 """The connector's own shell as an upstream: programs run as the user that runs the connector.
 
 Source: RFC 4254 §6. It has the face of an upstream's connection; policy and recording are those of
-every session. A program gets a clean environment (nothing of the connector's own, where secrets may
-be), no open files, a session of its own, and is hung up when its channel closes. SFTP and forwarding
-are not part of it.
+every session. A program gets a clean environment (nothing of the connector's own, where secrets
+may be), no open files, a session of its own, and is hung up when its channel closes. SFTP and
+forwarding are not part of it.
 """
 
 import os
@@ -20,7 +20,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from border0.proxies.ssh import wire
-from border0.proxies.ssh.adapters.connection import Answer
+from border0.proxies.ssh.adapters.end import Answer
 from border0.proxies.ssh.wire import Reader, string, uint32
 
 WINDOW = 1024 * 1024

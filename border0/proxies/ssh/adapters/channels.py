@@ -1,4 +1,4 @@
-"""The channels of a session: each request is judged, refused in the protocol's own way or passed on.
+"""The channels of a session: each request is judged, then passed on or refused as SSH refuses.
 
 Source: RFC 4254 §6 (sessions), §7 (forwarding); OpenSSH's PROTOCOL §2.1 (eow), §2.5 (agent). A
 refused request leaves the session as it was: CHANNEL_FAILURE or OPEN_FAILURE, and for commands the
@@ -10,7 +10,7 @@ from typing import Any
 from border0.policy.command import Complex, is_scp_server, is_sftp_server, program, words
 from border0.policy.ssh import Verdict
 from border0.proxies.ssh import recording, wire
-from border0.proxies.ssh.adapters.connection import Answer, End
+from border0.proxies.ssh.adapters.end import Answer, End
 from border0.proxies.ssh.wire import Reader, printable, string
 
 RECORDER_SECONDS = 0.05

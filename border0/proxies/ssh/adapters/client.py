@@ -17,7 +17,7 @@ from border0.errors import ConfigError
 from border0.proxies.ssh import wire
 from border0.proxies.ssh.adapters.connection import Connection
 from border0.proxies.ssh.adapters.hostkeys import KnownHosts
-from border0.proxies.ssh.adapters.transport import ClientWire
+from border0.proxies.ssh.adapters.transport import NO_MATCH, ClientWire
 from border0.proxies.ssh.errors import ProtocolError
 from border0.proxies.ssh.upstream import SSHUpstream, algorithms, judge
 from border0.proxies.ssh.wire import Reader, boolean, printable, string, uint32
@@ -53,7 +53,7 @@ class Login(SSHService):
         self.username = username
         self.session = session
         self._password = upstream.password
-        self._key = private_key(upstream.private_key) if upstream.private_key else None
+        self._key: Any = private_key(upstream.private_key) if upstream.private_key else None
         self._left = [b"publickey"] if self._key is not None else []
         if self._password is not None:
             self._left += [b"password", b"keyboard-interactive"]
@@ -208,11 +208,11 @@ class UpstreamWire(ClientWire):
         """We leave; the session hears why."""
         if self._why:
             self.session.far_failed(REFUSED, self._why)
-        elif code == wire.KEX_FAILED and "match" in text:
+        elif text == NO_MATCH:
             self.session.far_failed(
                 REFUSED,
                 "the upstream and the connector have no algorithm in common"
-                + (", or it has no host key of a pinned kind" if self._pinned else ""),
+                + (", or it has no host key of the pinned kind" if self._pinned else ""),
             )
         else:
             self.session.far_failed(REFUSED, f"the upstream broke the protocol: {text}")
@@ -254,5 +254,3 @@ class Dialer(ClientFactory):
         self.session.far_failed(
             UNREACHABLE, f"the upstream cannot be reached: {reason.getErrorMessage()}"
         )
-
-

@@ -93,9 +93,7 @@ class SshFactory(ServerFactory):
             session.far_ready(builtin)
             return builtin
         dialer = Dialer(session, upstream, username, self.known_hosts, self.reactor)
-        return self.dial(
-            self.reactor, upstream.host, upstream.port, dialer, self.connect_seconds
-        )
+        return self.dial(self.reactor, upstream.host, upstream.port, dialer, self.connect_seconds)
 
     def stop(self, reason: str = "the connector stops") -> None:
         """End every session, and connections that never became one."""

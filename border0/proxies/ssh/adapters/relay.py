@@ -12,7 +12,8 @@ from border0.policy.ssh import SSHGrant, Verdict
 from border0.proxies.admission import Admission, Refusal
 from border0.proxies.ssh import wire
 from border0.proxies.ssh.adapters.channels import AgentChannel, ForwardChannel, SessionChannel
-from border0.proxies.ssh.adapters.connection import Connection, End
+from border0.proxies.ssh.adapters.connection import Connection
+from border0.proxies.ssh.adapters.end import End
 from border0.proxies.ssh.wire import Reader, printable, string
 
 CLOSED = "closed"

@@ -1,21 +1,18 @@
 """Conch's SSH transport, repaired: what both legs of the proxy share.
 
-Source: RFC 4253; RFC 8308 (extension negotiation); OpenSSH's PROTOCOL §1.10 (strict key exchange).
+Source: RFC 4253.
 
 Changed from Conch: input is consumed without slicing the rest again for every packet; sequence
-numbers wrap; each direction changes keys on its own; AES-GCM and encrypt-then-MAC; strict key
-exchange; old algorithms are gone; a new key exchange starts after a gigabyte or an hour; what comes
-before login is bounded; any malformed message ends the connection with a reason; `full` tells
-whether bulk data must wait (the kernel or the tunnel is full, or keys are being exchanged).
-
-The key exchange itself is Conch's.
+numbers wrap; what comes before login is bounded; any malformed message ends the connection with a
+reason; `full` tells whether bulk data must wait (the kernel or the tunnel is full, or keys are
+being exchanged). What changed about keys is in `keying.py`.
 """
 
 import os
 from collections.abc import Callable
 from typing import Any
 
-from twisted.conch.ssh import _kex, transport
+from twisted.conch.ssh import transport
 from twisted.conch.ssh.common import NS
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
@@ -24,11 +21,14 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from border0.proxies.ssh import wire
-from border0.proxies.ssh.ciphers import CIPHERS, GCM_ONLY, MACS, Packets, Padding, Plain, packets
+from border0.proxies.ssh.adapters.keying import KEX, Keying
+from border0.proxies.ssh.ciphers import Packets, Padding, Plain
 from border0.proxies.ssh.errors import ProtocolError
 from border0.proxies.ssh.wire import Reader, printable
 
-VERSION = b"SSH-2.0-border0"
+# OpenSSH's programs use their own extensions (`eow`: nobody reads any more) only with a peer that
+# calls itself this.
+VERSION = b"SSH-2.0-OpenSSH_border0"
 VERSION_LIMIT = 255
 """Longest identification line, RFC 4253 §4.2."""
 GREETING_LIMIT = 8192
@@ -39,24 +39,10 @@ LOGIN_PACKETS = 200
 CONTROL_LIMIT = 1 << 20
 """Bytes of answers that may wait for a peer that does not read."""
 REKEY_BYTES = 1 << 30
-REKEY_SECONDS = 3600.0
 REKEY_PACKETS = 1 << 28
 CLOSE_SECONDS = 5.0
+NO_MATCH = "there is no algorithm that both sides know and that is still safe"
 WRAP = 0xFFFF_FFFF
-STRICT_CLIENT = b"kex-strict-c-v00@openssh.com"
-STRICT_SERVER = b"kex-strict-s-v00@openssh.com"
-KEX = [
-    name
-    for name in (
-        b"mlkem768x25519-sha256",
-        b"curve25519-sha256",
-        b"curve25519-sha256@libssh.org",
-        b"ecdh-sha2-nistp256",
-        b"ecdh-sha2-nistp384",
-        b"ecdh-sha2-nistp521",
-    )
-    if name in _kex.getSupportedKeyExchanges()
-]
 _DONE = Failure(ConnectionDone())
 _OPENSSH = b"SSH-2.0-OpenSSH_"
 
@@ -64,25 +50,14 @@ log = Logger(namespace="border0.ssh")
 
 
 @implementer(IPushProducer)
-class Wire:
+class Wire(Keying):
     """Mix-in before Conch's server or client transport."""
 
-    supportedCiphers = list(CIPHERS)
-    supportedMACs = list(MACS)
-    supportedCompressions = [b"none"]
-    supportedKeyExchanges = KEX
     ourVersionString = VERSION
-    isClient = False
-
     # Of Conch's class.
     transport: Any
     service: Any
-    sessionID: bytes | None
-    nextEncryptions: Any
     otherVersionString: bytes
-    _keyExchangeState: str
-    _blockedByKeyExchange: list[tuple[int, bytes]] | None
-    kexAlg: bytes
 
     def begin(self, reactor: Any) -> None:
         """Set the state; to be called by `connectionMade` before anything is sent."""
@@ -303,98 +278,14 @@ class Wire:
     def told(self, code: int, text: str) -> None:
         """The peer's reason for leaving."""
 
-    # Keys.
-
-    def sendKexInit(self) -> None:
-        """Offer our algorithms."""
-        offered = list(self.supportedKeyExchanges)
-        if self.sessionID is None:
-            offered += [b"ext-info-c", STRICT_CLIENT] if self.isClient else [
-                b"ext-info-s", STRICT_SERVER]  # fmt: skip
-        lists = [offered, self.supportedPublicKeys]  # type: ignore[attr-defined]
-        lists += [self.supportedCiphers] * 2 + [self.supportedMACs] * 2
-        lists += [self.supportedCompressions] * 2 + [[], []]
-        body = os.urandom(16) + b"".join([NS(b",".join(names)) for names in lists]) + bytes(5)
-        self.ourKexInitPayload = b"%c%b" % (wire.KEXINIT, body)
-        self.sendPacket(wire.KEXINIT, body)
-        self._keyExchangeState = "_KEY_EXCHANGE_REQUESTED"
-        self._blockedByKeyExchange = []
-        self.full = True
-
-    def ssh_KEXINIT(self, packet: bytes) -> None:
-        """The peer's offer. Rises to AES-GCM with a peer that can, unless our offer is out."""
-        if self._offered:
-            raise ProtocolError("a key exchange inside a key exchange")
-        self._offered = True
-        reader = Reader(packet, 16)
-        lists = [reader.string().split(b",") for _ in range(8)]
-        if self.sessionID is None:
-            marker = STRICT_SERVER if self.isClient else STRICT_CLIENT
-            self._strict = marker in lists[0]
-            if self._strict and self.incomingPacketSequence != 1:
-                raise ProtocolError("a message came before the key exchange")
-        if not self.isClient and self._keyExchangeState == "_KEY_EXCHANGE_NONE":
-            # The client's order decides, and OpenSSH's puts the slow ones first.
-            if set(GCM_ONLY) & set(lists[2]) & set(lists[3]):
-                self.supportedCiphers = list(GCM_ONLY)
-        super().ssh_KEXINIT(packet)  # type: ignore[misc]
-
-    def _keySetup(self, sharedSecret: bytes, exchangeHash: bytes) -> None:
-        """Derive keys, say NEWKEYS, and send with the new ones from there on."""
-        if not self._offered or self._next_opener is not None:
-            raise ProtocolError("a message does not belong into the key exchange")
-        first = self.sessionID is None
-        if first:
-            self.sessionID = exchangeHash
-        keys = [
-            self._getKey(bytes([c]), sharedSecret, exchangeHash)  # type: ignore[attr-defined]
-            for c in b"ABCDEF"
-        ]
-        there, back = keys[0::2], keys[1::2]
-        out, into = (there, back) if self.isClient else (back, there)
-        agreed = self.nextEncryptions
-        self._next_opener = packets(
-            agreed.inCipType, agreed.inMACType, into[1], into[0], into[2], None
-        )
-        sealer = packets(
-            agreed.outCipType, agreed.outMACType, out[1], out[0], out[2], self._padding
-        )
-        self._send(wire.NEWKEYS, b"")
-        self._sealer = sealer
-        if self._strict:
-            self.outgoingPacketSequence = 0
-        self._since_keys = self._packets_out = 0
-        if first and not self.isClient:
-            self.sendExtInfo([(b"server-sig-algs", USER_KEYS)])  # type: ignore[attr-defined]
-
-    def ssh_NEWKEYS(self, packet: bytes) -> None:
-        """The peer sends with new keys from here on."""
-        if packet or self._next_opener is None:
-            raise ProtocolError("NEWKEYS out of place")
-        self._opener, self._next_opener = self._next_opener, None
-        self._offered = False
-        if self._strict:
-            self.incomingPacketSequence = 0
-        if self._rekey is not None and self._rekey.active():
-            self._rekey.cancel()
-        self._rekey = self.reactor.callLater(REKEY_SECONDS, self.rekey)
-        self._keyExchangeState = "_KEY_EXCHANGE_NONE"
-        waiting, self._blockedByKeyExchange = self._blockedByKeyExchange, None
-        for kind, payload in waiting or ():
-            self._send(kind, payload)
-        if not self._stopped:
-            self._control = 0
-        self.secured()
-        self._unhold()
-
-    def secured(self) -> None:
-        """Keys are in place, at first or again."""
-
     # Leaving.
 
     def sendDisconnect(self, reason: int, desc: bytes | str) -> None:
         """What Conch calls when a key exchange fails."""
-        self.fail(reason, desc if isinstance(desc, str) else printable(desc))
+        text = desc if isinstance(desc, str) else printable(desc)
+        if "match all kex parts" in text:
+            text = NO_MATCH
+        self.fail(reason, text)
 
     def fail(self, code: int, text: str) -> None:
         """Say why, and leave."""
@@ -425,7 +316,7 @@ class Wire:
         """Leave without a word."""
         self._leave()
 
-    def connectionLost(self, reason: Failure = _DONE) -> None:  # type: ignore[override]
+    def connectionLost(self, reason: Failure = _DONE) -> None:
         """The connection is gone."""
         self.gone = self.lost = True
         for timer in (self._closer, self._rekey):
@@ -436,18 +327,13 @@ class Wire:
             service.serviceStopped()
 
 
-USER_KEYS = (
-    b"ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,"
-    b"ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256"
-)
-"""What a client may sign with: not tied to the kinds of our host keys, as it is in Conch."""
-
-
-class ServerWire(Wire, transport.SSHServerTransport):
+class ServerWire(Wire, transport.SSHServerTransport):  # type: ignore[misc]
     """The end that a client talks to."""
 
+    factory: Any
 
-class ClientWire(Wire, transport.SSHClientTransport):
+
+class ClientWire(Wire, transport.SSHClientTransport):  # type: ignore[misc]
     """The end that talks to a server."""
 
     isClient = True
