@@ -7,6 +7,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import counterparts
 
 DEMANDED = [
+    "asciinema",
     "curl",
     "haproxy",
     "namespaces",
@@ -19,6 +20,9 @@ DEMANDED = [
     "psql",
     "psycopg",
     "root",
+    "rsync",
+    "sftp",
+    "sftp-server",
     "ssh",
     "sshd",
     "tun",

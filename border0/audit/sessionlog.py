@@ -65,6 +65,7 @@ class SessionLog:
         "failed",
         "id",
         "on_failure",
+        "open_cast",
         "pending",
         "recorded",
         "rows",
@@ -111,6 +112,8 @@ class SessionLog:
         self.denied = 0
         self.rows = 0
         self.on_failure: Callable[[str], None] | None = None
+        # Makes the recording of a terminal; None where nothing is recorded. Raises OSError.
+        self.open_cast: Callable[[], Any] | None = None
 
     def start(self, **extra: Value) -> None:
         """Write `session.start`; a second call and a call after the end do nothing."""

@@ -23,7 +23,7 @@ from border0.secrets import Secret, resolve
 from border0.tables import NAME, Address, Table, nearest
 
 DEFAULT_PORT = 32442
-LOCAL_SERVICES = ("connector_file_server",)
+LOCAL_SERVICES = ("connector_built_in_ssh_service", "connector_file_server")
 MAXIMUM_FILE = 4 * 1024 * 1024
 
 
@@ -240,7 +240,7 @@ def _socket(
     allowed: frozenset[str],
 ) -> SocketEntry:
     name = _name(table)
-    socket_type = table.choice("socket_type", ("database", "http", "tls"))
+    socket_type = table.choice("socket_type", ("database", "http", "ssh", "tls"))
     addresses = []
     for version, home in ((4, network.services_v4), (6, network.services_v6)):
         key = f"private_network_ipv{version}"

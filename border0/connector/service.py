@@ -26,6 +26,9 @@ from border0.proxies.http.adapter import FileServerFactory, HttpFactory
 from border0.proxies.http.upstream import FileServer, HttpUpstream
 from border0.proxies.postgres.adapter import PostgresFactory
 from border0.proxies.postgres.cancel import CancelRegistry
+from border0.proxies.ssh.adapters.factory import SshFactory
+from border0.proxies.ssh.adapters.hostkeys import HostKeys, KnownHosts
+from border0.proxies.ssh.upstream import BuiltinSSH, SSHUpstream
 from border0.proxies.tcp.adapter import TcpFactory
 
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
@@ -104,6 +107,7 @@ class ConnectorService(MultiService):
         self.driver: StackDriver
         self._addresses: frozenset[bytes] = frozenset()
         self._doorkeepers: dict[str, Doorkeeper] = {}
+        self._ssh_keys: HostKeys | None = None
         self._locate(config)
 
     def _locate(self, config: ConnectorConfig) -> None:
@@ -143,6 +147,9 @@ class ConnectorService(MultiService):
             return HttpFactory(upstream, admit, self.reactor)
         if isinstance(upstream, FileServer):
             return FileServerFactory(upstream, admit, self.reactor)
+        if isinstance(upstream, SSHUpstream | BuiltinSSH):
+            known = KnownHosts(self.config.state_dir / "ssh" / "known_hosts.json")
+            return SshFactory(upstream, admit, self.reactor, self.ssh_keys(), known)
         return PostgresFactory(
             upstream,
             admit,
@@ -152,6 +159,12 @@ class ConnectorService(MultiService):
             self.wall,
             identify=self._identify,
         )
+
+    def ssh_keys(self) -> HostKeys:
+        """The host keys of all SSH sockets, made when the first of them needs them."""
+        if self._ssh_keys is None:
+            self._ssh_keys = HostKeys(self.config.state_dir / "ssh")
+        return self._ssh_keys
 
     def _identify(self, remote: tuple[str, int]) -> str:
         device = self.directory.at(remote[0])

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from border0.connector.http import read_http
+from border0.connector.ssh import read_ssh
 from border0.errors import ConfigError
 from border0.proxies.http.upstream import FileServer, HttpUpstream
 from border0.proxies.postgres.upstream import PostgresUpstream
+from border0.proxies.ssh.upstream import BuiltinSSH, SSHUpstream
 from border0.secrets import Secret, resolve
 from border0.tables import Table
 
@@ -26,8 +28,8 @@ class TcpUpstream:
     port: int
 
 
-Upstream = PostgresUpstream | TcpUpstream | HttpUpstream | FileServer
-DEFAULT_PORTS = {"postgres": 5432, "http": 80}
+Upstream = PostgresUpstream | TcpUpstream | HttpUpstream | FileServer | SSHUpstream | BuiltinSSH
+DEFAULT_PORTS = {"postgres": 5432, "http": 80, "ssh": 22}
 
 
 def read_upstream(
@@ -38,7 +40,8 @@ def read_upstream(
     :param allowed: the built-in services that this machine's owner permits.
     :raises ConfigError: unknown or missing keys, types not served, unresolved references.
     """
-    service_type = table.choice("service_type", ("database", "http", "tls"), socket_type)
+    known = ("database", "http", "ssh", "tls")
+    service_type = table.choice("service_type", known, socket_type)
     if service_type != socket_type:
         raise table.error(
             f"service_type {service_type!r} does not fit socket_type {socket_type!r}",
@@ -48,6 +51,8 @@ def read_upstream(
     table.close()
     if service_type == "http":
         return read_http(inner, allowed), DEFAULT_PORTS["http"]
+    if service_type == "ssh":
+        return read_ssh(inner, allowed), DEFAULT_PORTS["ssh"]
     upstream = _database(inner) if service_type == "database" else _tls(inner)
     default = DEFAULT_PORTS["postgres"] if isinstance(upstream, PostgresUpstream) else upstream.port
     return upstream, default

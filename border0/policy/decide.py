@@ -56,7 +56,7 @@ def connect(
         clauses = steps(policy, subject, situation)
         if protocol in policy.deny.protocols:
             applies = all(s.outcome != NOT_MET for s in clauses)
-            whole = protocol != "database" or _denies_all(policy.deny.database)
+            whole = _denies_all(policy.deny, protocol)
             step = Step(
                 policy.name,
                 f"deny.{protocol}",
@@ -101,9 +101,11 @@ def connect(
     return Decision(False, failed.policy, failed.clause, reason, tuple(trace))
 
 
-def _denies_all(denied: DatabasePermission | None) -> bool:
-    """Whether a `deny.database` refuses every statement on every database."""
-    return denied is None or denied.databases is None
+def _denies_all(denied: Permissions, protocol: str) -> bool:
+    """Whether a `deny` refuses the whole protocol; otherwise its rules are asked one by one."""
+    if protocol == "database":
+        return denied.database is None or denied.database.databases is None
+    return protocol != "ssh" or denied.ssh is None or denied.ssh.everything
 
 
 def database(matched: Sequence[Policy], database: str) -> DatabaseGrant | Decision:

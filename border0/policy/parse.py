@@ -80,13 +80,15 @@ def _deny(root: Reader) -> Permissions:
     if reader is None:
         return denied
     for protocol, value in reader.data.items():
-        if protocol != "database" and value:
+        if protocol not in ("database", "ssh") and value:
             raise reader.error(
                 protocol, "only {} can be denied by this version; its rules cannot be enforced"
             )
     if denied.database is not None:
         if denied.database.max_session_duration_seconds is not None:
             raise reader.error("database.max_session_duration_seconds", "has no meaning in deny")
+    if denied.ssh is not None and denied.ssh.max_session_duration_seconds is not None:
+        raise reader.error("ssh.max_session_duration_seconds", "has no meaning in deny")
     return denied
 
 

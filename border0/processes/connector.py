@@ -182,6 +182,9 @@ class ConnectorProcess(MultiService):
                 where=where,
                 port=socket.port,
             )
+        if any(socket.socket_type == "ssh" for socket in self.config.sockets):
+            for line in self.connector.ssh_keys().lines():
+                log.info("SSH host key {line}", line=line)
         settle()
         log.info("ready: WireGuard on udp port {port}", port=self.tunnel.port)
 

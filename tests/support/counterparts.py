@@ -22,6 +22,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 EXTRA_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+SFTP_SERVERS = (
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+)
 CLONE_NEWNET_PROBE = "/proc/self/ns/net"
 
 
@@ -56,6 +62,10 @@ def _module(name: str) -> Callable[[], str]:
 
 def _postgresql_server() -> str:
     return "" if postgresql_folder() else "no PostgreSQL server is installed"
+
+
+def _sftp_server() -> str:
+    return "" if any(map(os.path.exists, SFTP_SERVERS)) else "no sftp-server is installed"
 
 
 def _root() -> str:
@@ -98,6 +108,10 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "sshd": ("openssh-server", _program("sshd")),
     "psycopg": ("", _module("psycopg")),
     "websockets": ("", _module("websockets")),
+    "sftp": ("openssh-client", _program("sftp")),
+    "sftp-server": ("openssh-sftp-server", _sftp_server),
+    "rsync": ("rsync", _program("rsync")),
+    "asciinema": ("", _module("asciinema")),
     "noiseprotocol": ("", _module("noise")),
 }
 

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from twisted.logger import Logger
 
 from border0.audit.adapters.linefile import LineFile, make_folder
 from border0.audit.adapters.writer import Batch, Writer, reason_of
+from border0.audit.castlog import CastLog
 from border0.audit.events import LOCAL_ORGANISATION, Actor, Value, context, line, uuid7
 from border0.audit.sessionlog import URGENT, SessionLog
 from border0.errors import Border0Error
@@ -77,8 +79,8 @@ class RecordStore:
         self._wall = wall
         self._random_bytes = random_bytes
         self._limit = limit
-        self._open: dict[SessionLog, LineFile | None] = {}
-        self._waiting: dict[SessionLog, None] = {}
+        self._open: dict[SessionLog | CastLog, LineFile | None] = {}
+        self._waiting: dict[SessionLog | CastLog, None] = {}
         self._loose: list[tuple[float, str]] = []
         self._loose_size = 0
         self._timer: IDelayedCall | None = None
@@ -124,8 +126,22 @@ class RecordStore:
             random=self._random_bytes(20),
             wake=self._wake,
         )
-        self._open[session] = self._create(session.id) if recorded else None
+        file = self._create(session.id) if recorded else None
+        self._open[session] = file
+        if file is not None:
+            numbers = count(1)
+            session.open_cast = lambda: self._open_cast(session, file.path, next(numbers))
         return session
+
+    def _open_cast(self, session: SessionLog, recording: Path, number: int) -> CastLog:
+        """A terminal's recording beside the session's own file; raises OSError."""
+        name = f"{session.id}.cast" if number == 1 else f"{session.id}.{number}.cast"
+        file = LineFile(recording.with_name(name), exclusive=True, prove=True)
+        cast = CastLog(
+            session, name, self._wall, self._wake, lambda: self.backlog > self._limit // 4
+        )
+        self._open[cast] = file
+        return cast
 
     def _create(self, session: str) -> LineFile:
         if self.backlog > self._limit // 2:
@@ -186,8 +202,11 @@ class RecordStore:
         """
         if self._closed is None:
             self._closed = Deferred()
-            for session in list(self._open):
-                session.end(None, None, "interrupted", "the recorder was stopped", "failed")
+            for log_ in list(self._open):
+                if isinstance(log_, SessionLog):
+                    log_.end(None, None, "interrupted", "the recorder was stopped", "failed")
+                else:
+                    log_.end()
             self._collect()
             self._writer.stop()
             self._timer = self._reactor.callLater(CLOSE_SECONDS, self._give_up)
@@ -198,7 +217,7 @@ class RecordStore:
             self._closed.addCallback(lambda _: waiter.callback(None))
         return waiter
 
-    def _wake(self, session: SessionLog) -> None:
+    def _wake(self, session: SessionLog | CastLog) -> None:
         self._waiting[session] = None
         if session.pending >= URGENT:
             self._collect()
@@ -245,13 +264,13 @@ class RecordStore:
             self._submitted += size
             self._writer.submit(Batch(recordings, audit, size))
 
-    def _overrun(self, session: SessionLog, length: int) -> None:
+    def _overrun(self, session: SessionLog | CastLog, length: int) -> None:
         self._dropped += length
         if session.recorded and not session.failed:
             # Not now: the session may be in the middle of a statement.
             self._reactor.callLater(0, self._fail, session, OVERRUN)
 
-    def _fail(self, session: SessionLog, reason: str) -> None:
+    def _fail(self, session: SessionLog | CastLog, reason: str) -> None:
         if not session.failed and not session.ended:
             log.error("session {id}: the recorder failed: {reason}", id=session.id, reason=reason)
             session.fail(f"the session's recorder failed: {reason}")

@@ -1,0 +1,1 @@
+"""SSH: the tunnel is the identity, policy decides each channel, what happens is recorded."""

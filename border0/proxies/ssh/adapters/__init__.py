@@ -1,0 +1,1 @@
+"""The Twisted and Conch side of the SSH proxy."""

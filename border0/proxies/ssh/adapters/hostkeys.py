@@ -1,0 +1,111 @@
+"""Keys below `ssh/` of the state folder: the proxy's own host keys, and upstream keys of first use.
+
+`ssh_host_ed25519_key` and `ssh_host_rsa_key` are made once with mode 0600 and stay, so clients see
+the same keys after every restart. `known_hosts.json` holds the key that each upstream with
+`host_key_policy = "first-use"` showed at first.
+"""
+
+import base64
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from twisted.conch.ssh.keys import BadKeyError, Key
+
+from border0.errors import ConfigError
+
+RSA_BITS = 3072
+
+
+class HostKeys:
+    """The proxy's own keys, by kind, as Conch's server wants them."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read them, or make what is missing.
+
+        :raises ConfigError: the folder cannot be written, or a file holds no key.
+        """
+        makers = {
+            "ssh_host_ed25519_key": ed25519.Ed25519PrivateKey.generate,
+            "ssh_host_rsa_key": lambda: rsa.generate_private_key(65537, RSA_BITS),
+        }
+        self.private: dict[bytes, Any] = {}
+        self.public: dict[bytes, Any] = {}
+        for name, make in makers.items():
+            key = _load(folder / name, make)
+            self.private[key.sshType()] = key
+            self.public[key.sshType()] = key.public()
+        self.algorithms = [
+            name for key in self.private.values() for name in key.supportedSignatureAlgorithms()
+        ]
+        self.algorithms = [name for name in self.algorithms if name != b"ssh-rsa"]
+
+    def lines(self) -> list[str]:
+        """The public keys as `known_hosts` and `host_keys` write them."""
+        return [
+            f"{kind.decode()} {base64.b64encode(key.blob()).decode()}"
+            for kind, key in self.public.items()
+        ]
+
+
+def _load(path: Path, make: Any) -> Any:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            pem = make().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
+            temporary = path.with_name(path.name + ".new")
+            temporary.unlink(missing_ok=True)
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as file:
+                file.write(pem)
+            os.replace(temporary, path)
+        return Key.fromString(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"SSH host key {path}: {error.strerror}") from None
+    except (BadKeyError, ValueError, TypeError):
+        raise ConfigError(f"SSH host key {path}: not a private key without passphrase") from None
+
+
+class KnownHosts:
+    """What upstreams showed at first use."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def get(self, host: str, port: int) -> tuple[bytes, ...]:
+        """The keys of an upstream; none when it is new.
+
+        :raises ConfigError: the file is there and cannot be read: then nobody is believed.
+        """
+        return tuple(base64.b64decode(key) for key in self._read().get(f"{host}:{port}", ()))
+
+    def add(self, host: str, port: int, blob: bytes) -> None:
+        """Remember a key.
+
+        :raises ConfigError: it cannot be written.
+        """
+        known = self._read()
+        known[f"{host}:{port}"] = [base64.b64encode(blob).decode()]
+        temporary = self.path.with_suffix(".new")
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}") from None
+
+    def _read(self) -> dict[str, list[str]]:
+        try:
+            data = json.loads(self.path.read_text("utf-8"))
+            return {str(name): [str(key) for key in keys] for name, keys in data.items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, TypeError):
+            raise ConfigError(f"{self.path} cannot be read: no upstream is believed") from None

@@ -1,0 +1,122 @@
+"""OpenSSH's own server and client for tests: sshd on loopback, ssh, scp and sftp without config."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.support import children
+from tests.support.counterparts import SFTP_SERVERS, find_program
+
+
+def program(name: str) -> str:
+    """The path of a program that must be there."""
+    found = find_program(name)
+    if found is None:
+        raise AssertionError(f"{name} is not installed")
+    return found
+
+
+def keygen(path: Path, kind: str = "ed25519", *options: str) -> Path:
+    """Make a key pair without a passphrase."""
+    argv = [program("ssh-keygen"), "-q", "-t", kind, "-N", "", "-f", str(path), *options]
+    subprocess.run(argv, check=True)
+    return path
+
+
+class OpenSSHServer:
+    """An sshd for the user who runs the tests, with one authorised key."""
+
+    def __init__(
+        self, *, user_key: str = "ed25519", namespace: Any = None, options: tuple[str, ...] = ()
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="border0-sshd-"))
+        self.user = getpass.getuser()
+        self.namespace = namespace
+        self.host_key = keygen(self.folder / "host")
+        self.user_key = keygen(self.folder / "user", user_key)
+        shutil.copy(self.folder / "user.pub", self.folder / "authorized")
+        sftp = next(path for path in SFTP_SERVERS if os.path.exists(path))
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lines = [
+            f"HostKey {self.host_key}",
+            f"AuthorizedKeysFile {self.folder / 'authorized'}",
+            "ListenAddress 127.0.0.1",
+            "StrictModes no",
+            "UsePAM no",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PidFile none",
+            "PrintMotd no",
+            "AcceptEnv *",
+            "MaxStartups 200",
+            "MaxSessions 200",
+            f"Subsystem sftp {sftp}",
+            *options,
+        ]
+
+    def start(self) -> OpenSSHServer:
+        """Listen on a free port."""
+        os.makedirs("/run/sshd", exist_ok=True)
+        if not self.port:
+            with socket.create_server(("127.0.0.1", 0)) as probe:
+                self.port = probe.getsockname()[1]
+        config = self.folder / "config"
+        config.write_text("\n".join([f"Port {self.port}", *self._lines, ""]))
+        argv = [program("sshd"), "-D", "-e", "-f", str(config)]
+        log = self.folder / "log"
+        if self.namespace is not None:
+            self.process = self.namespace.spawn(argv, output=log)
+        else:
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(argv, stdout=output, stderr=output)
+        children.wait_until(lambda: "Server listening" in log.read_text(), 10, "sshd listens")
+        return self
+
+    @property
+    def public_key(self) -> str:
+        """The host key's line."""
+        return (self.folder / "host.pub").read_text().strip()
+
+    def upstream(self, **more: Any) -> dict[str, Any]:
+        """What a socket needs to know to get in."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "username": self.user,
+            "private_key": self.user_key.read_text(),
+            "host_keys": [self.public_key],
+            **more,
+        }
+
+    def stop(self) -> None:
+        """End it."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def options(port: int, known_hosts: str = "/dev/null", *more: str) -> list[str]:
+    """Options of ssh, scp and sftp that keep this machine's own settings out."""
+    given = [
+        *more,  # ssh takes the first of two
+        f"Port={port}",
+        f"UserKnownHostsFile={known_hosts}",
+        f"StrictHostKeyChecking={'no' if known_hosts == '/dev/null' else 'yes'}",
+        "GlobalKnownHostsFile=/dev/null",
+        "IdentityFile=/dev/null",
+        "IdentitiesOnly=yes",
+        "LogLevel=ERROR",
+    ]
+    argv = ["-F", "/dev/null"]
+    for option in given:
+        argv += ["-o", option]
+    return argv
