@@ -45,6 +45,9 @@ def register(commands: Any) -> None:
     psql.add_argument("name", metavar="NAME", help="a PostgreSQL service")
     psql.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="psql's own")
     ssh = verb("ssh", "run OpenSSH's client on a service", run_ssh)
+    ssh.add_argument(
+        "--built-in", action="store_true", help="border0's own small client, not OpenSSH's"
+    )
     ssh.add_argument("name", metavar="[USER@]NAME", help="an SSH service")
     ssh.add_argument("arguments", nargs=argparse.REMAINDER, metavar="...", help="ssh's own")
     verb("stop", "end the tunnel of this device and all that uses it", run_stop)
@@ -188,7 +191,7 @@ def run_ssh(options: argparse.Namespace) -> int:
     from border0.cli import client_ssh
 
     try:
-        return client_ssh.run(*paths(options), options.name, options.arguments)
+        return client_ssh.run(*paths(options), options.name, options.arguments, options.built_in)
     except Border0Error as error:
         complain(error)
         return FAILED

@@ -1,8 +1,10 @@
 """`client ssh`: the user's own OpenSSH with the tunnel below it and the map's host keys."""
 
+import getpass
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,7 +19,7 @@ from border0.node.names import service
 SSH_FAILED = 255  # ssh's own status for every failure that is not the remote command's
 
 
-def run(home: Path, config: Path, name: str, arguments: list[str]) -> int:
+def run(home: Path, config: Path, name: str, arguments: list[str], built_in: bool = False) -> int:
     """ssh's exit status, 125 when the tunnel failed."""
     user, at, host = name.rpartition("@")
     map_ = load(config)
@@ -33,11 +35,9 @@ def run(home: Path, config: Path, name: str, arguments: list[str]) -> int:
             "service from an impostor: add the key that the connector prints at start, as "
             'host_keys = ["ssh-ed25519 AAAA..."]'
         )
-    program = shutil.which("ssh")
+    program = None if built_in else shutil.which("ssh")
     if program is None:
-        raise Border0Error(
-            "OpenSSH's client is not installed (Debian: apt-get install openssh-client)"
-        )
+        return _built_in(home, config, entry, user or getpass.getuser(), arguments)
     folder = Path(tempfile.mkdtemp(prefix="b0-"))
     try:
         known = folder / "known_hosts"
@@ -54,10 +54,39 @@ def run(home: Path, config: Path, name: str, arguments: list[str]) -> int:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _built_in(
+    home: Path, config: Path, entry: ServiceEntry, user: str, arguments: list[str]
+) -> int:
+    """The small client of ours, on the tunnel's socket."""
+    if arguments and arguments[0].startswith("-"):
+        raise Border0Error(
+            "OpenSSH's client is not installed, and the built-in one has no options "
+            "(Debian: apt-get install openssh-client)"
+        )
+    near, far = socket.socketpair()
+    with near, far:
+        tunnel = subprocess.Popen(
+            [*_tunnel(home, config, entry)], stdin=far.fileno(), stdout=far.fileno()
+        )
+        far.close()
+        keys = ",".join(key.split()[1] for key in entry.host_keys)
+        words = [sys.executable, "-P", "-m", "border0.node.sshclient", str(near.fileno())]
+        child = subprocess.Popen([*words, user, keys, *arguments], pass_fds=[near.fileno()])
+        near.close()
+        calm(child)
+        status = exit_status(child)
+        tunnel.terminate()
+        return FAILED if tunnel.wait() == FAILED else status
+
+
+def _tunnel(home: Path, config: Path, entry: ServiceEntry) -> list[str]:
+    words = [sys.executable, "-P", "-m", "border0.cli.main", "client", "--home", str(home)]
+    return [*words, "--config", str(config), "tcp", entry.name, "--stdio"]
+
+
 def ssh_options(home: Path, config: Path, entry: ServiceEntry, known: Path) -> list[str]:
     """What makes ssh go through the tunnel and trust only the map's keys for it."""
-    words = [sys.executable, "-P", "-m", "border0.cli.main", "client", "--home", str(home)]
-    words += ["--config", str(config), "tcp", entry.name, "--stdio"]
+    words = _tunnel(home, config, entry)
     settings = {
         "ProxyCommand": " ".join(_percent(shlex.quote(word)) for word in words),
         "UserKnownHostsFile": f'"{_percent(str(known))}"',

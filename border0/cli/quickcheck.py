@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from border0.cli import quickstart
@@ -77,7 +78,7 @@ def _steps(home: Home) -> None:
             names.append("demo-ssh")
         with _step("records of it in the audit log"):
             for name in names:
-                _until(lambda name=name: _recorded(home, name), connector, log)
+                _until(partial(_recorded, home, name), connector, log)
 
 
 @contextlib.contextmanager

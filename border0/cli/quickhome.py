@@ -122,7 +122,8 @@ class Home:
         else:
             self._move_port()
         for item in exposed:
-            self._add(item.name, item.socket_type, item.port, item.toml(), item.map_entry())
+            entry = self._host_keys() if item.socket_type == "ssh" else item.map_entry()
+            self._add(item.name, item.socket_type, item.port, item.toml(), entry)
             if item.secret is not None:
                 write_secret(self.folder / "keys" / f"{item.name}.secret", item.secret)
 
@@ -160,7 +161,7 @@ class Home:
         )
         write_private(self.connector_file, connector)
         if self.demo_ssh:
-            self._add("demo-ssh", "ssh", 22, _DEMO_SSH, "")
+            self._add("demo-ssh", "ssh", 22, _DEMO_SSH, self._host_keys())
         if self.demo_http:
             folder = self.folder / "demo-http"
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -179,6 +180,12 @@ class Home:
         )
         write_private(self.connector_file, f'{text}{where}policies = ["owner"]\n{toml}')
         write_private(self.client_file, self.client_file.read_text("utf-8") + where + entry)
+
+    def _host_keys(self) -> str:
+        """The map's line with the keys that the connector's SSH proxy will show."""
+        from border0.proxies.ssh.adapters.hostkeys import HostKeys
+
+        return f"host_keys = {json.dumps(HostKeys(self.folder / 'ssh').lines())}\n"
 
     def _move_port(self) -> None:
         text = self.connector_file.read_text("utf-8")
@@ -212,7 +219,7 @@ _DEMO_HTTP = """\
 service_type = "http"
 [socket.upstream_configuration.http_service_configuration]
 http_service_type = "connector_file_server"
-[socket.upstream_configuration.http_service_configuration.file_server_service_configuration]
+[socket.upstream_configuration.http_service_configuration.fileserver_http_service_configuration]
 top_level_directory = "demo-http"
 """
 
