@@ -247,6 +247,8 @@ class Session(Replies):
                     raise ProtocolError("the client sent an impossible Sync")
                 self._discarding = self._unsynced = False
                 self._pipeline += 1
+                if self._statements.fresh:
+                    self._statements.synced()
                 expected.append(SYNCED)
             elif kind == 70:  # FunctionCall
                 verdict = self._decide_function_call()

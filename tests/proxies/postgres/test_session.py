@@ -189,6 +189,15 @@ class Truth(SynchronousTestCase):
         self.assertEqual(harness.log.lines, [("SELECT 2", "allowed", "ok", 1)] * 2)
         self.run_query(harness)
 
+    def test_a_sync_in_the_midst_of_a_simple_copy_has_no_reply(self):
+        harness = Harness()
+        copy = codec.query(b"COPY t FROM STDIN; COPY t FROM STDIN")
+        harness.client(copy, SYNC, COPY_DONE, SYNC, COPY_DONE, SYNC)
+        done = COPY_IN + complete(b"COPY 1")
+        harness.server(done, done, IDLE, IDLE)
+        self.assertEqual([line[3] for line in harness.log.lines], [2])
+        self.run_query(harness)
+
     def prepared(self):
         harness = Harness()
         harness.client(parse(b"SELECT secret", b"s"), SYNC)
@@ -275,6 +284,12 @@ class Truth(SynchronousTestCase):
             harness.server(self.BAD, IDLE)
             harness.client(parse(text), SYNC)
             harness.server(PARSED, IDLE)
+        for number in range(100):
+            harness.client(parse(text, b"f%d" % number), close(b"f%d" % number), FLUSH)
+            harness.server(PARSED, CLOSED)
+        statements = harness.session._statements
+        self.assertEqual((len(statements.fresh), len(statements._pending)), (0, 0))
+        self.assertEqual(list(statements.verdicts), [b""])
 
 
 class Denials(SynchronousTestCase):
