@@ -25,6 +25,7 @@ from border0.proxies.ssh.wire import Reader, string, uint32
 
 WINDOW = 1024 * 1024
 """Bytes of output that may be under way to the client."""
+HANG_UP_SECONDS = 1.0
 KILL_SECONDS = 5.0
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 USER_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -255,45 +256,49 @@ class ProgramEnd(ProcessProtocol):
         if self._killer is not None and self._killer.active():
             self._killer.cancel()
         value: Any = reason.value
-        if not self.close_sent:
-            if reason.check(ProcessDone) or value.signal is None:
-                self.owner.got_request(
-                    self, b"exit-status", Reader(uint32(value.exitCode or 0)), None
-                )
-            else:
-                name = next((s for s in SIGNALS if value.signal == _number(s)), "KILL")
-                fields = string(name.encode()) + b"\0" + string(b"") + string(b"")
-                self.owner.got_request(self, b"exit-signal", Reader(fields), None)
-            self.owner.got_eof(self)
+        if reason.check(ProcessDone) or value.signal is None:
+            self.owner.got_request(self, b"exit-status", Reader(uint32(value.exitCode or 0)), None)
+        else:
+            name = next((s for s in SIGNALS if value.signal == _number(s)), "KILL")
+            fields = string(name.encode()) + b"\0" + string(b"") + string(b"")
+            self.owner.got_request(self, b"exit-signal", Reader(fields), None)
+        self.owner.got_eof(self)
         self._over()
         self.far.session.flush()
 
     def _over(self) -> None:
-        told = self.close_sent
         self.closed = self.close_sent = True
         self._queue.clear()
         self.far.ends.discard(self)
-        if not told:
-            self.owner.got_close(self)
+        self.owner.got_close(self)
         self.owner.gone(self)
+
+    def close_now(self) -> None:
+        """Nothing is left to close: the program has ended."""
 
     def send_close(self) -> None:
         """The client is done: hang the program up, and end it when that does not."""
         if self.close_sent:
             return
-        if self._program is None:
-            self.close_sent = True
-            self._over()
-            return
         self.close_sent = True
         self._queue.clear()
-        self._signal("HUP")
+        if self._program is None:
+            self._over()
+            return
         if self._program.pid is not None:
-            self._program.loseConnection()
-            self._killer = self.far.reactor.callLater(KILL_SECONDS, self._signal, "KILL")
+            # A program on a terminal is hung up by the terminal. Others may be about to end.
+            if self._pty is not None:
+                self._program.loseConnection()
+            else:
+                self._program.closeStdin()
+            self._killer = self.far.reactor.callLater(HANG_UP_SECONDS, self._hang_up)
         if self._paused:
             self._paused = False
             self._program.resumeProducing()
+
+    def _hang_up(self) -> None:
+        self._signal("HUP")
+        self._killer = self.far.reactor.callLater(KILL_SECONDS, self._signal, "KILL")
 
 
 def _number(name: str) -> int:

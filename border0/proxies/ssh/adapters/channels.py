@@ -57,7 +57,7 @@ class Relayed:
     def from_near(self, code: int, data: bytes) -> None:
         """The client's data."""
         self.bytes_in += len(data)
-        if code or self.far.close_sent:
+        if code or self.far.closed or self.far.close_sent:
             self.near.credit(len(data))
         else:
             self.far.write(0, data)
@@ -65,7 +65,7 @@ class Relayed:
     def from_far(self, code: int, data: bytes) -> None:
         """The upstream's data; what the client no longer wants is taken and dropped."""
         self.bytes_out += len(data)
-        if self.near.close_sent:
+        if self.near.closed or self.near.close_sent:
             self.far.credit(len(data))
         else:
             self.near.write(code, data)
@@ -79,10 +79,15 @@ class Relayed:
         (self.far if end is self.near else self.near).send_eof()
 
     def got_close(self, end: Any) -> None:
-        """One side is done: the other's close follows the data that is queued for it."""
+        """One side is done: the other's close follows what is queued for it.
+
+        A client may close before the upstream has told the exit status: it is answered when the
+        upstream closes too.
+        """
         if end is self.far:
             self.near.send_close()
-        elif self.far is not None:
+            self.far.close_now()
+        else:
             self.far.send_close()
 
     def got_request(self, end: Any, kind: bytes, fields: Reader, answer: Answer | None) -> None:

@@ -117,7 +117,7 @@ class End:
 
     def write(self, code: int, data: bytes) -> None:
         """Send data, now or when the peer has room."""
-        if self.close_sent or not data:
+        if self.close_sent or self.closed or not data:
             return
         connection = self.connection
         size = len(data)
@@ -278,8 +278,11 @@ class End:
             answer = self._expected.popleft()
             if answer is not None:
                 answer(False)
+        # It takes no more data; what is not data (the exit status) still goes out before our close.
+        self.queue = deque(item for item in self.queue if item[0] < 0)
+        self._at = 0
+        self.flush()
         self.owner.got_close(self)
-        self.close_now()
         self._settle()
 
     def _settle(self) -> None:
