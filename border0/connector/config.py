@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,7 @@ class ConnectorConfig:
     file: Path
     name: str
     private_key_file: Path
+    listen_address: str
     listen_port: int
     mtu: int
     state_dir: Path
@@ -99,6 +100,7 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
         file=path,
         name=_name(connector),
         private_key_file=base / connector.text("private_key_file", "connector.key"),
+        listen_address=_listen_address(connector),
         listen_port=connector.number("listen_port", 0, 65535, DEFAULT_PORT),
         mtu=connector.number("mtu", 1280, 9000, 1380),
         state_dir=base / connector.text("state_dir", "state"),
@@ -118,6 +120,16 @@ def _name(table: Table) -> str:
     if not NAME.fullmatch(name):
         raise table.error("use lower-case letters, digits and dashes, at most 63", "name")
     return name
+
+
+def _listen_address(table: Table) -> str:
+    text = table.text("listen_address", "")
+    if text:
+        try:
+            ip_address(text)
+        except ValueError:
+            raise table.error(f"{text!r} is not an IP address", "listen_address") from None
+    return text
 
 
 def _policies(top: Table, base: Path) -> dict[str, Policy]:

@@ -108,7 +108,10 @@ class Demultiplexer:
         if receiver is None:
             self._refuse(datagram, icmp.PORT)
         else:
-            receiver(data, (datagram.destination, destination), (datagram.source, source))
+            try:
+                receiver(data, (datagram.destination, destination), (datagram.source, source))
+            except Exception as error:
+                self._flows.failures.append((None, error))
 
     def _icmp(self, datagram: ip.Datagram) -> None:
         if len(datagram.payload) < 8 or (self._verify and not icmp.valid(datagram)):
@@ -129,7 +132,7 @@ class Demultiplexer:
             return
         # Only an error that quotes a number in flight is believed (RFC 5927 §4.1).
         number = int.from_bytes(report.transport[4:8], "big")
-        if (number - tcb.snd_una) & M32 > tcb.snd_nxt - tcb.snd_una:
+        if (number - tcb.snd_una) & M32 >= tcb.snd_nxt - tcb.snd_una:
             return
         if report.reason == icmp.TOO_BIG:
             floor = _MIN_MTU_4 if len(report.source) == 4 else _MIN_MTU_6
@@ -157,10 +160,12 @@ class Demultiplexer:
             return
         key = source + destination + body[:4]
         tcb = flows.table.get(key)
+        floor: int | None = None
         if tcb is not None:
             if not arrival.reusable(tcb, body):
                 arrival.segment_arrives(flows, tcb, body)
                 return
+            floor = tcb.snd_nxt
             flows.drop(tcb, None)
         if not self._is_local(destination):
             self._refuse(datagram, icmp.PROHIBITED)
@@ -173,7 +178,7 @@ class Demultiplexer:
             if handshake.backlog_full(flows, source):
                 flows.counters.syn_dropped += 1
                 return
-            refused = not self._syn(key, destination, local_port, source, remote_port, body)
+            refused = not self._syn(key, destination, local_port, source, remote_port, body, floor)
         if refused:
             answer = segment.reset_for(
                 source,
@@ -196,14 +201,20 @@ class Demultiplexer:
         remote: bytes,
         remote_port: int,
         body: bytes,
+        floor: int | None,
     ) -> bool:
         flows = self._flows
         connection = Connection(flows, key, (local, local_port), (remote, remote_port), 536)
         options = segment.parse_options(body[20 : (body[12] >> 4) << 2])
         number = int.from_bytes(body[4:8], "big")
         window = (body[14] << 8) | body[15]
-        handshake.prepare_passive(flows, connection, self._secret, options, number, window)
-        if not self._accept(connection):
+        handshake.prepare_passive(flows, connection, self._secret, options, number, window, floor)
+        try:
+            wanted = self._accept(connection)
+        except Exception as error:
+            flows.failures.append((connection, error))
+            wanted = False
+        if not wanted:
             connection.orphan = True
             flows.drop(connection, None)
             return False

@@ -41,8 +41,11 @@ class Stack:
     """A user-space TCP/IP host for every address that `is_local` accepts.
 
     `accept(connection)` is asked at each SYN. `on_error(connection, exception)` hears what an
-    application's callback raised (the connection is aborted); without it the first such
-    exception leaves `receive`, `collect` or `expire` after the batch is done. `mtu` and
+    application's callback raised (the connection is aborted, or refused by `accept`; None: a UDP
+    receiver's); without it the first such exception leaves `receive`, `collect` or `expire` after
+    the batch is done. `memory` bounds what all flows together keep, received or queued: beyond it
+    SYNs are dropped, windows and flights are small, and what arrives for a paused application is
+    dropped unacknowledged. `mtu` and
     `receive_window` are bytes. All times are seconds monotonic.
     """
 
@@ -58,13 +61,14 @@ class Stack:
         verify_checksums: bool = True,
         receive_window: int = 1 << 20,
         max_connections: int = 16384,
-        on_error: Callable[[Connection, Exception], None] | None = None,
+        memory: int = 256 << 20,
+        on_error: Callable[[Connection | None, Exception], None] | None = None,
     ) -> None:
         if not 576 <= mtu <= 65535:
             raise ValueError(f"mtu {mtu}")
         if not 4096 <= receive_window <= 16 << 20:
             raise ValueError(f"receive_window {receive_window}")
-        self._flows = Flows(Limits(mtu, receive_window, max_connections))
+        self._flows = Flows(Limits(mtu, receive_window, max_connections, memory))
         self._verify = verify_checksums
         self._demux = Demultiplexer(self._flows, random_bytes, is_local, accept, verify_checksums)
         self.on_error = on_error
@@ -92,6 +96,16 @@ class Stack:
     def connections(self) -> int:
         """How many flows exist, TIME-WAIT and half-open ones included."""
         return len(self._flows.table)
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that all flows keep: queued, received and not taken, out of order."""
+        return self._flows.buffered
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing waits to be collected."""
+        return self._flows.idle
 
     def receive(self, packets: list[bytes], now: float) -> None:
         """Process a batch of IP packets; each flow's bytes are delivered once, joined.
@@ -155,7 +169,14 @@ class Stack:
                     flows.counters.bad_checksum += 1
                     continue
             nxt = tcb.rcv_nxt
-            if field >= 0x8000:
+            stamped = field >= 0x8000
+            start += 32 if stamped else 20
+            count = size - start
+            if number != nxt & M32 or count > tcb.rcv_adv - nxt:
+                slow(packet)
+                last = b""
+                continue
+            if stamped:
                 stamp_recent = tcb.ts_recent
                 if option != _TIMESTAMP_FORM or (stamp - stamp_recent) & M32 >= HALF:
                     slow(packet)
@@ -164,14 +185,11 @@ class Stack:
                 if stamp != stamp_recent and tcb.last_ack_sent == nxt:
                     tcb.ts_recent = stamp
                     tcb.ts_recent_at = now
-                start += 12
-            start += 20
-            count = size - start
-            if number != nxt & M32 or count > tcb.rcv_adv - nxt:
-                slow(packet)
-                last = b""
-                continue
             if count:
+                if tcb.paused and flows.crowded:
+                    slow(packet)
+                    last = b""
+                    continue
                 if ((ack - tcb.snd_una) & M32 or window != tcb.raw_window) and not acknowledge(
                     flows, tcb, ack, window, nxt, False, None, echo
                 ):
@@ -182,14 +200,15 @@ class Stack:
                 incoming.append(packet[start:])
                 tcb.rcv_nxt = nxt + count
                 tcb.segments_pending += 1
-                if tcb.ranges:
+                if tcb.ranges or tcb.rcv_fin:
                     after_in_order(flows, tcb)
                     arrival.check_fin(flows, tcb)
                     last = b""
             else:
                 acknowledge(flows, tcb, ack, window, nxt, True, None, echo)
-        self._deliver()
-        self._settle()
+        if flows.events or flows.failures:
+            self._deliver()
+        flows.idle = not (flows.dirty or flows.out or flows.events)
 
     def collect(self, budget: int, now: float) -> list[bytes]:
         """Return at most about `budget` packets to send; empty when there is nothing to do.
@@ -199,7 +218,8 @@ class Stack:
         flows = self._flows
         flows.now = now
         flows.idle = False
-        self._deliver()
+        if flows.events or flows.failures:
+            self._deliver()
         emit = sender.emit
         out = flows.out
         while True:
@@ -214,11 +234,12 @@ class Stack:
                     again.append(tcb)
             for tcb in again:
                 flows.dirty[tcb.key] = tcb
-            self._deliver()
+            if flows.events or flows.failures:
+                self._deliver()
             if out or not (flows.dirty or flows.out):
                 break
             out = flows.out
-        self._settle()
+        flows.idle = not (flows.dirty or flows.out or flows.events)
         return out
 
     def next_deadline(self) -> float | None:
@@ -305,7 +326,6 @@ class Stack:
     def _deliver(self) -> None:
         """Make the queued calls to applications."""
         flows = self._flows
-        failure: Exception | None = None
         while flows.events:
             batch, flows.events = flows.events, []
             for tcb in batch:
@@ -315,13 +335,19 @@ class Stack:
                 except Exception as error:
                     assert isinstance(tcb, Connection)
                     tcb.abort("application error")
-                    if self.on_error is not None:
-                        self.on_error(tcb, error)
-                    else:
-                        failure = failure or error
-        if failure is not None:
+                    flows.failures.append((tcb, error))
+        if flows.failures:
+            self._report()
+
+    def _report(self) -> None:
+        flows = self._flows
+        failures, flows.failures = flows.failures, []
+        if self.on_error is None:
             self._settle()
-            raise failure
+            raise failures[0][1]
+        for tcb, error in failures:
+            assert tcb is None or isinstance(tcb, Connection)
+            self.on_error(tcb, error)
 
 
 def _tell(tcb: Tcb, events: int) -> None:

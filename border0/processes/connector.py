@@ -30,6 +30,7 @@ from border0.netstack.tcp.connection import Connection
 from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
+from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
@@ -98,6 +99,7 @@ class ConnectorProcess(MultiService):
         self.reactor, self.config, self.observer = reactor, config, observer
         private_key = load_private_key(config.private_key_file)
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.lock = FolderLock(config.state_dir)
         self.clock = StoredClock(config.state_dir / "tai64n")
         self.device = Device(
             private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=config.mtu
@@ -110,7 +112,9 @@ class ConnectorProcess(MultiService):
             accept=self._accept,
         )
         endpoints = Endpoints(config.state_dir / "endpoints.json")
-        self.tunnel = Tunnel(reactor, self.device, self.stack, config.listen_port, endpoints)
+        self.tunnel = Tunnel(
+            reactor, self.device, self.stack, config.listen_port, endpoints, config.listen_address
+        )
         self.connector.attach(self.tunnel.driver)
         self.tunnel.setName("tunnel")
         self.connector.setName("proxies")
@@ -191,6 +195,7 @@ class ConnectorProcess(MultiService):
 
     def _stop_rest(self) -> Any:
         self.clock.close()
+        self.lock.give()
         return super().stopService()
 
     def reload(self) -> Deferred[None]:
@@ -201,7 +206,15 @@ class ConnectorProcess(MultiService):
         return done
 
     def _apply(self, config: ConnectorConfig) -> None:
-        for name in ("listen_port", "mtu", "state_dir", "network", "name", "private_key_file"):
+        for name in (
+            "listen_address",
+            "listen_port",
+            "mtu",
+            "state_dir",
+            "network",
+            "name",
+            "private_key_file",
+        ):
             if getattr(config, name) != getattr(self.config, name):
                 log.warn("{name} changed: takes effect at the next start", name=name)
         self._install_peers(config)
@@ -240,6 +253,7 @@ def makeService(options: Options) -> Service:
     observer = logs.observer(options["log-format"], options["log-level"])
     try:
         process = ConnectorProcess(reactor, options.loaded, observer)
+        process.lock.take()
         if options["metrics-listen"]:
             health = health_service(
                 reactor, options["metrics-listen"], process.problems, process.metrics

@@ -25,6 +25,8 @@ LEVELS = ("debug", "info", "warn", "error", "critical")
 
 def printable(text: str) -> str:
     """`text` with every control character but the tab escaped."""
+    if text.isprintable():
+        return text
     return "".join(
         c if c.isprintable() or c == "\t" else c.encode("unicode_escape").decode() for c in text
     )

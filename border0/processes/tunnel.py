@@ -62,12 +62,18 @@ class Tunnel(Service):
     log = Logger()
 
     def __init__(
-        self, reactor: Any, device: Device, stack: Stack, listen_port: int, endpoints: Endpoints
+        self,
+        reactor: Any,
+        device: Device,
+        stack: Stack,
+        listen_port: int,
+        endpoints: Endpoints,
+        interface: str = "",
     ) -> None:
         self.reactor, self.device, self.stack = reactor, device, stack
         self.endpoints = endpoints
         self.driver = StackDriver(stack, reactor, self._transmit)
-        self.udp = BatchPort(reactor, listen_port, self._received, self._other)
+        self.udp = BatchPort(reactor, listen_port, self._received, self._other, interface)
         # Datagrams that are not WireGuard's go here; silence until somebody claims them.
         self.other: Callable[[bytes, Any], object] = lambda data, source: None
         # Whose connections a peer holds: a device's own addresses, a connector's services.

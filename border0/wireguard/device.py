@@ -148,24 +148,36 @@ class Device:
         authenticate change nothing and raise nothing.
         """
         delivered: dict[Peer, list[bytes]] = {}
+        # Neighbours of one source and size are opened together, as if the kernel had joined them.
+        run: list[bytes] = []
+        run_size = 0
+        run_source: Endpoint = None
         for buffer, size, source in batch:
             total = len(buffer)
-            if size <= 0 or size >= total:
-                self._receive_equal(buffer, total, source, now, delivered)
-                continue
-            odd = total % size
+            if size <= 0 or size > total:
+                size = total
+            if run and (size != run_size or source != run_source):
+                self._receive_equal(run, run_size, run_source, now, delivered)
+                run = []
+            odd = total % size if total else 0
             if odd:
-                self._receive_equal(buffer[:-odd], size, source, now, delivered)
-                self._receive_equal(buffer[-odd:], odd, source, now, delivered)
+                run.append(buffer[:-odd])
+                self._receive_equal(run, size, source, now, delivered)
+                run = [buffer[-odd:]]
+                size = odd
             else:
-                self._receive_equal(buffer, size, source, now, delivered)
+                run.append(buffer)
+            run_size = size
+            run_source = source
+        if run:
+            self._receive_equal(run, run_size, run_source, now, delivered)
         for peer in delivered:
             self._deadlines.note(peer)
         return [(peer, packets) for peer, packets in delivered.items() if packets]
 
     def _receive_equal(
         self,
-        datagrams: bytes,
+        run: list[bytes],
         size: int,
         source: Endpoint,
         now: float,
@@ -173,6 +185,7 @@ class Device:
     ) -> None:
         if size < TRANSPORT_OVERHEAD:
             return
+        datagrams = run[0] if len(run) == 1 else b"".join(run)
         sessions = self._indices.sessions
         opened: list[bytes] = []
         session, place = open_batch(sessions, datagrams, size, now, opened)

@@ -62,6 +62,7 @@ MISTAKES = [
     ('name = "lab"', 'name = "lab"\nlisten_port = 70000', "70000 is not between 0 and 65535"),
     ('name = "lab"', 'name = "lab"\nlisten_port = "1"', "expected a whole number, found a string"),
     ('name = "lab"', 'name = "lab"\nmtu = 900', "900 is not between 1280 and 9000"),
+    ('name = "lab"', 'name = "lab"\nlisten_address = "here"', "'here' is not an IP address"),
     ("[connector]", "[conector]", "connector"),
     ("[connector]", "[control]\nurl = 'x'\n[connector]", "unknown key 'control'"),
     (f'public_key = "{KEY}"', 'public_key = "abc"', "expected a WireGuard public key"),

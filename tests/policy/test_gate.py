@@ -89,6 +89,34 @@ class StatementTypeTests(SynchronousTestCase):
         self.assertTrue(session.decide(b"INSERT INTO t VALUES (1), (2)").allowed)
         self.assertFalse(session.decide(b"INSERT INTO t SELECT * FROM u RETURNING *").allowed)
 
+    def test_what_an_insert_or_merge_does_besides(self) -> None:
+        upsert = b"INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2"
+        merge = b"MERGE INTO t USING (VALUES (1)) s(a) ON t.a = s.a WHEN MATCHED THEN "
+        self.assertTrue(gate("Insert").decide(upsert[:40] + b"DO NOTHING").allowed)
+        for sql, names, klass in (
+            (upsert, ("Insert", "Update"), "update"),
+            (merge + b"DELETE", ("Merge", "Delete"), "merge"),
+            (merge + b"UPDATE SET a = 2", ("Merge", "Update"), "merge"),
+            (
+                b"DELETE FROM t USING u WHERE u.a = t.a RETURNING u.b",
+                ("Delete", "Select"),
+                "delete",
+            ),
+            (
+                b"MERGE INTO t USING u ON t.a = u.a WHEN NOT MATCHED THEN INSERT VALUES (u.b)",
+                ("Merge", "Insert", "Select"),
+                "merge",
+            ),
+        ):
+            verdict = gate(*names).decide(sql)
+            self.assertTrue(verdict.allowed, (sql, verdict))
+            self.assertEqual(verdict.klass, klass)
+            self.assertTrue(gate("ReadWrite").decide(sql).allowed)
+            for name in names:
+                rest = [n for n in names if n != name]
+                self.assertFalse(gate(*rest).decide(sql).allowed, (sql, rest))
+                self.assertFalse(gate("ReadWrite", deny=[name]).decide(sql).allowed, (sql, name))
+
     def test_empty_list_allows_nothing(self) -> None:
         policy = parse_policy(
             "none",
@@ -189,6 +217,22 @@ class TrustTests(SynchronousTestCase):
             self.assertFalse(session.decide(b"SELECT 1").allowed)
             session.parameter_status(name, good)
             self.assertTrue(session.decide(b"SELECT 1").allowed)
+
+    def test_a_lost_read_only_switch_is_noticed(self) -> None:
+        """A function that nobody could see through may set it; the server reports it."""
+        session = gate("ReadOnly")
+        name = "default_transaction_read_only"
+        session.parameter_status(name, "on")
+        self.assertTrue(session.decide(b"SELECT f()").allowed)
+        session.parameter_status(name, "off")
+        verdict = session.decide(b"SELECT f()")
+        self.assertFalse(verdict.allowed)
+        self.assertIn(name, verdict.reason)
+        session.parameter_status(name, "on")
+        self.assertTrue(session.decide(b"SELECT f()").allowed)
+        writer = gate("ReadWrite")
+        writer.parameter_status(name, "off")
+        self.assertTrue(writer.decide(b"SELECT f()").allowed)
 
     def test_an_unrestricted_session_does_not_care(self) -> None:
         session = gate()

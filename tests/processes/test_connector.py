@@ -76,6 +76,16 @@ class Connector(TestCase):
         again.stopService()
         return self.process.stopService()
 
+    def test_a_state_folder_has_one_process(self) -> Any:
+        self.process.lock.take()
+        again = ConnectorProcess(reactor, load(self.file))
+        error = self.assertRaises(ConfigError, again.lock.take)
+        self.assertIn("in use by another process", str(error))
+        self.process.lock.give()
+        again.lock.take()
+        again.stopService()
+        return self.process.stopService()
+
     def test_reload_adds_and_removes(self) -> Any:
         async def scenario() -> None:
             process = await self.started()
@@ -98,6 +108,20 @@ class Connector(TestCase):
             await process.reload()
             self.assertIs(process.config, before)
             self.assertEqual(self.names(process.connector), ["proxy:s0", "proxy:s1"])
+
+        return ensureDeferred(scenario())
+
+    def test_it_listens_where_it_is_told(self) -> Any:
+        async def scenario() -> None:
+            self.file.write_text(
+                text().replace("listen_port", 'listen_address = "127.0.0.1"\nlisten_port')
+            )
+            process = ConnectorProcess(reactor, load(self.file))
+            process.startService()
+            self.addCleanup(process.stopService)
+            self.assertEqual(process.tunnel.udp.endpoint("127.0.0.1", 1), ("127.0.0.1", 1))
+            self.assertGreater(process.tunnel.port, 0)
+            await self.process.stopService()
 
         return ensureDeferred(scenario())
 

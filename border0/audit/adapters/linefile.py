@@ -30,6 +30,18 @@ def make_folder(root: Path, *names: str) -> Path:
     return root
 
 
+def sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk.
+
+    :raises OSError: the disk failed.
+    """
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _CLOSE_ON_EXEC)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
 class LineFile:
     """One open file.
 
@@ -38,14 +50,14 @@ class LineFile:
     :raises OSError: it cannot be opened, or a full disk was found.
     """
 
-    __slots__ = ("_fd", "_named", "_size", "held", "lost", "path")
+    __slots__ = ("_fd", "_size", "held", "lost", "named", "path")
 
     def __init__(self, path: Path, *, exclusive: bool = False, prove: bool = False) -> None:
         self.path = path
         self.held = b""
         self.lost = 0
         self._fd = os.open(path, _FLAGS | (os.O_EXCL if exclusive else 0), 0o600)
-        self._named = False
+        self.named = False  # whether the name is on the disk, as the caller noted
         try:
             self._size = self._whole_lines()
             if prove:
@@ -102,18 +114,11 @@ class LineFile:
         self.held = data
 
     def sync(self) -> None:
-        """Bring the file, and at first its name, to the disk.
+        """Bring the bytes to the disk; a new file's name goes there by `sync_folder`.
 
         :raises OSError: the disk failed.
         """
         os.fsync(self._fd)
-        if not self._named:
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | _CLOSE_ON_EXEC)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-            self._named = True
 
     def close(self) -> None:
         """Close the file; what is held is lost."""

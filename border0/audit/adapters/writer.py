@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import NamedTuple
 
-from border0.audit.adapters.linefile import LineFile, make_folder
+from border0.audit.adapters.linefile import LineFile, make_folder, sync_folder
 
 SYNC_SECONDS = 1.0
 OPEN_DAYS = 2
@@ -125,21 +125,40 @@ class Writer:
     def _sync(self) -> None:
         dirty, self._dirty = self._dirty, {}
         sync_failure = ""
+        fresh: dict[Path, list[LineFile]] = {}
         for file, last in dirty.items():
             try:
                 file.sync()
             except OSError as error:
-                if file in self._days.values():
-                    sync_failure = reason_of(error)
-                    self._dirty.setdefault(file, False)
-                else:
-                    self._recording_failed(file, reason_of(error))
+                sync_failure = self._sync_failed(file, error) or sync_failure
+            else:
+                if not file.named:
+                    fresh.setdefault(file.path.parent, []).append(file)
             if last:
                 self._close(file)
+            self._drain()
+        # The names of all that is new: once a folder, however many sessions began in it.
+        for folder, files in fresh.items():
+            try:
+                sync_folder(folder)
+            except OSError as error:
+                for file in files:
+                    sync_failure = self._sync_failed(file, error) or sync_failure
+            else:
+                for file in files:
+                    file.named = True
             self._drain()
         self._sync_failure = sync_failure
         if self._audit_failure or sync_failure:
             self._audit([])
+
+    def _sync_failed(self, file: LineFile, error: OSError) -> str:
+        """Tell whose file it is; the reason when it is the audit stream's."""
+        if file in self._days.values():
+            self._dirty.setdefault(file, False)
+            return reason_of(error)
+        self._recording_failed(file, reason_of(error))
+        return ""
 
     def _drain(self) -> None:
         """Write what came in during a sync."""
@@ -208,6 +227,8 @@ class Writer:
                 self._dirty.pop(old, None)
                 try:
                     old.sync()
+                    if not old.named:
+                        sync_folder(self._folder)
                 except OSError as error:
                     self._sync_failure = reason_of(error)
                 self._close(old)

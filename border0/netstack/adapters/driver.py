@@ -79,6 +79,8 @@ class StackDriver:
                 if not packets:
                     break
                 self.transmit(packets)
+                if stack.idle:
+                    break  # the usual case: one round was all
             else:
                 # Others want the reactor too.
                 self._soon = self.clock.callLater(0, self._flush_soon)
@@ -148,7 +150,10 @@ class StackDriver:
         self._listeners.pop((packed_or_any(host), port), None)
 
 
-def _log_application_error(connection: Connection, error: Exception) -> None:
+def _log_application_error(connection: Connection | None, error: Exception) -> None:
+    if connection is None:
+        _log.failure("A receiver of datagrams raised", failure=Failure(error))
+        return
     _log.failure(
         "A protocol raised; its connection from {remote} was aborted",
         failure=Failure(error),

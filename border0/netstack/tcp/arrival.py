@@ -89,6 +89,8 @@ def segment_arrives(flows: Flows, tcb: Tcb, segment: bytes) -> None:
             accept_text(flows, tcb, sequence, data)
     if flags & FIN and not tcb.eof:
         tcb.rcv_fin = sequence + len(data)
+        if tcb.rcv_fin != tcb.rcv_nxt:
+            tcb.ack_now = True  # it overtook something
     if tcb.rcv_fin and tcb.rcv_fin == tcb.rcv_nxt and not tcb.eof:
         _fin(flows, tcb)
 
@@ -109,19 +111,17 @@ def _acceptable(
 ) -> bool:
     """Check PAWS and the window; answer what fails as the RFCs say."""
     nxt = tcb.rcv_nxt
+    stamp = -1
     if tcb.timestamps_on and not flags & RST:
         if timestamp is None:
             flows.counters.paws_dropped += 1
             return False
-        value = timestamp[0]
-        if (value - tcb.ts_recent) & M32 >= HALF:
-            if flows.now - tcb.ts_recent_at < _PAWS_IDLE:
-                flows.counters.paws_dropped += 1
-                _answer(flows, tcb, size)
-                return False
-        elif sequence <= tcb.last_ack_sent:
-            tcb.ts_recent = value
-            tcb.ts_recent_at = flows.now
+        stamp = timestamp[0]
+        old = (stamp - tcb.ts_recent) & M32 >= HALF
+        if old and flows.now - tcb.ts_recent_at < _PAWS_IDLE:
+            flows.counters.paws_dropped += 1
+            _answer(flows, tcb, size)
+            return False
     length = size + (flags & SYN and 1) + (flags & FIN and 1)
     edge = tcb.rcv_adv
     if length == 0:
@@ -131,6 +131,11 @@ def _acceptable(
         good = sequence == nxt and not flags & SYN
     else:
         good = sequence < edge and sequence + length > nxt
+    # A duplicate moves the clock too, or the ACK that answers it would seem as old as what it
+    # repeats (RFC 7323 §4.3); what lies further back is no duplicate.
+    if stamp >= 0 and nxt - flows.limits.receive_window <= sequence <= tcb.last_ack_sent:
+        tcb.ts_recent = stamp
+        tcb.ts_recent_at = flows.now
     if good:
         return True
     if flags & RST:
@@ -203,7 +208,7 @@ def _told(flows: Flows, tcb: Tcb) -> None:
 def time_wait(flows: Flows, tcb: Tcb) -> None:
     """Enter TIME-WAIT: short, bounded in number, without buffers."""
     ack = tcb.ack_now
-    release(tcb)
+    release(flows, tcb)
     tcb.state = TIME_WAIT
     tcb.ack_now = ack
     tcb.close_deadline = flows.now + flows.limits.time_wait

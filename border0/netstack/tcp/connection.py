@@ -117,6 +117,8 @@ class Connection(Tcb):
             return
         self.paused = False
         flows = self._flows
+        if self.held:
+            flows.mark(self)  # what it keeps is counted at its next emission
         if self.held or self.deferred:
             flows.notify(self, TELL_DATA | self.deferred)
             self.deferred = 0

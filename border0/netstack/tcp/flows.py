@@ -56,16 +56,20 @@ class Limits:
         "keep_idle",
         "keep_interval",
         "low_water",
+        "memory",
         "mtu",
         "receive_window",
         "time_wait",
         "time_waits",
     )
 
-    def __init__(self, mtu: int, receive_window: int, connections: int) -> None:
+    def __init__(
+        self, mtu: int, receive_window: int, connections: int, memory: int = 1 << 28
+    ) -> None:
         self.mtu = mtu
         self.receive_window = receive_window
         self.connections = connections
+        self.memory = memory
         self.half_open = 1024
         self.half_open_per_remote = 256
         self.time_wait = 10.0
@@ -82,10 +86,13 @@ class Flows:
     """Shared state; `wake` is called once when idle work appears from outside."""
 
     __slots__ = (
+        "buffered",
         "counters",
+        "crowded",
         "deadlines",
         "dirty",
         "events",
+        "failures",
         "half_open",
         "idle",
         "limits",
@@ -105,10 +112,19 @@ class Flows:
         self.events: list[Tcb] = []
         self.half_open: dict[bytes, Tcb] = {}
         self.time_waits: dict[bytes, Tcb] = {}
+        self.failures: list[tuple[Tcb | None, Exception]] = []
+        self.buffered = 0
+        self.crowded = False  # `buffered` has reached the limit
         self.deadlines = Deadlines()
         self.now = 0.0
         self.idle = True
         self.wake: Callable[[], None] = lambda: None
+
+    def charge(self, tcb: Tcb, kept: int) -> None:
+        """Note how many bytes `tcb` keeps now."""
+        self.buffered += kept - tcb.charged
+        tcb.charged = kept
+        self.crowded = self.buffered >= self.limits.memory
 
     def touch(self) -> None:
         """Say that there is something to collect."""
@@ -138,7 +154,7 @@ class Flows:
             return
         tcb.state = CLOSED
         self.forget(tcb)
-        release(tcb)
+        release(self, tcb)
         if not tcb.orphan:
             tcb.reason = reason
             self.notify(tcb, TELL_CLOSED)
@@ -154,8 +170,9 @@ class Flows:
         self.deadlines.disarm(tcb)
 
 
-def release(tcb: Tcb) -> None:
+def release(flows: Flows, tcb: Tcb) -> None:
     """Give the queues' memory back; in-order data not yet taken stays for the application."""
+    flows.charge(tcb, 0)
     tcb.predicted = NEVER
     tcb.blocks.clear()
     tcb.starts.clear()

@@ -11,6 +11,7 @@ from border0.netstack.tcp.segment import Options, build, prepare, syn_options
 from border0.netstack.tcp.tcb import (
     ACK,
     ESTABLISHED,
+    HALF,
     M32,
     RST,
     SYN,
@@ -24,6 +25,7 @@ from border0.netstack.tcp.tcb import (
 _SYN_RETRIES = 6
 _SYN_ACK_RETRIES = 5
 _MIN_MSS = 64
+_REUSE_STEP = 65537
 
 
 def local_mss(flows: Flows, tcb: Tcb) -> int:
@@ -31,8 +33,11 @@ def local_mss(flows: Flows, tcb: Tcb) -> int:
     return flows.limits.mtu - (40 if len(tcb.local[0]) == 4 else 60)
 
 
-def _start(flows: Flows, tcb: Tcb, secret: bytes) -> None:
+def _start(flows: Flows, tcb: Tcb, secret: bytes, floor: int | None = None) -> None:
     tcb.iss = isn.initial_sequence(secret, tcb.local, tcb.remote, flows.now)
+    if floor is not None and (tcb.iss - floor - 1) & M32 >= HALF:
+        # Above everything that the flow before this one sent (RFC 1122 §4.2.2.13).
+        tcb.iss = (floor + _REUSE_STEP) & M32
     tcb.ts_offset = isn.timestamp_offset(secret, tcb.local, tcb.remote)
     tcb.snd_una = tcb.snd_nxt = tcb.iss
     tcb.snd_end = tcb.iss + 1
@@ -77,10 +82,19 @@ def set_mss(tcb: Tcb, mss: int) -> None:
 
 
 def prepare_passive(
-    flows: Flows, tcb: Tcb, secret: bytes, options: Options, sequence: int, window: int
+    flows: Flows,
+    tcb: Tcb,
+    secret: bytes,
+    options: Options,
+    sequence: int,
+    window: int,
+    floor: int | None = None,
 ) -> None:
-    """Fill the state of a flow from its SYN, so that the application can be asked about it."""
-    _start(flows, tcb, secret)
+    """Fill the state of a flow from its SYN, so that the application can be asked about it.
+
+    `floor` is the SND.NXT of the flow in TIME-WAIT whose place it takes.
+    """
+    _start(flows, tcb, secret, floor)
     _negotiate(flows, tcb, options, sequence, window)
     tcb.state = SYN_RCVD
 
@@ -96,7 +110,7 @@ def open_passive(flows: Flows, tcb: Tcb) -> None:
 def backlog_full(flows: Flows, remote: bytes) -> bool:
     """Say whether one more half-open flow is too many; the oldest goes when the table is full."""
     limits, half_open = flows.limits, flows.half_open
-    if len(flows.table) - len(flows.time_waits) >= limits.connections:
+    if flows.crowded or len(flows.table) - len(flows.time_waits) >= limits.connections:
         return True
     if len(half_open) < limits.half_open_per_remote:
         return False

@@ -9,16 +9,19 @@ from border0.netstack.tcp.flows import Flows
 from border0.netstack.tcp.tcb import MAX_RANGES, RANGE_OVERHEAD, TELL_DATA, Range, Tcb
 
 _SMALL = 4096
+_CROWDED_SEGMENTS = 16
 
 
 def window_field(flows: Flows, tcb: Tcb) -> int:
     """Return the window field to send and remember the edge it promises (it never moves back)."""
     edge = tcb.rcv_adv
     scale = tcb.rcv_scale
+    limit = flows.limits.receive_window
+    if flows.crowded:
+        limit = min(limit, _CROWDED_SEGMENTS * tcb.mss)
     if tcb.eof:
-        return 65535
+        return min(65535, max(0, limit - tcb.held_bytes) >> scale)
     if not tcb.paused:
-        limit = flows.limits.receive_window
         wanted = tcb.rcv_nxt + limit - tcb.held_bytes
         if wanted - edge >= min(tcb.mss, limit >> 1):
             edge = wanted
@@ -53,6 +56,9 @@ def accept_text(flows: Flows, tcb: Tcb, sequence: int, data: bytes) -> None:
         data = data[: max(0, room)]
         tcb.ack_now = True
     if not data:
+        tcb.ack_now = True
+        return
+    if flows.crowded and (tcb.paused or sequence != tcb.rcv_nxt):
         tcb.ack_now = True
         return
     if sequence == tcb.rcv_nxt:

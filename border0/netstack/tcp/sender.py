@@ -31,6 +31,7 @@ from border0.netstack.tcp.tcb import (
 )
 
 DELAYED_ACK = 0.04
+CROWDED_SEGMENTS = 10
 
 
 def emit(flows: Flows, tcb: Tcb, out: list[bytes], room: int) -> bool:
@@ -45,6 +46,9 @@ def emit(flows: Flows, tcb: Tcb, out: list[bytes], room: int) -> bool:
         coalesce(tcb)
     before = len(out)
     una, nxt, end = tcb.snd_una, tcb.snd_nxt, tcb.snd_end
+    kept = end - una + tcb.held_bytes + tcb.ranges_cost
+    if kept != tcb.charged:
+        flows.charge(tcb, kept)
     more = False
     if nxt != una or nxt < end or tcb.fin_queued:
         if tcb.recovery or tcb.board.starts:
@@ -77,6 +81,8 @@ def _emit_new(flows: Flows, tcb: Tcb, out: list[bytes], room: int, window: int) 
     if nxt == una and now - tcb.last_sent > tcb.rtt.rto:
         tcb.congestion.on_idle()
         window = tcb.congestion.cwnd
+    if flows.crowded:
+        window = min(window, una + CROWDED_SEGMENTS * mss - nxt)
     usable = min(window, una + tcb.snd_wnd - nxt)
     blocked = False
     while nxt < end and room > 0:
@@ -164,7 +170,10 @@ def acknowledge(
     if sequence > tcb.snd_wl1:
         tcb.snd_wl1 = sequence
     if tcb.persist_deadline:
-        tcb.stalled_since = 0.0
+        if not tcb.discard:  # after close nobody else would end a flow that only answers
+            tcb.stalled_since = 0.0
+        if window:
+            tcb.rtt.recompute()  # what the probes' back-off did to the timeout
     news = False
     if sacks and tcb.sack_on:
         news = recovery.take_sacks(tcb, una + delta, sacks)

@@ -60,6 +60,7 @@ class Tcb:
         "board",
         "challenge_at",
         "challenges",
+        "charged",
         "close_deadline",
         "congestion",
         "deferred",
@@ -179,6 +180,7 @@ class Tcb:
         self.last_ack_sent = 0
         self.paused = False
         self.eof = False
+        self.charged = 0  # what the flow counts in the total of all
 
         # Sender
         self.iss = 0

@@ -60,7 +60,11 @@ def _retransmission(flows: Flows, tcb: Tcb) -> None:
     if tcb.state <= SYN_RCVD:
         handshake.send_again(flows, tcb)
         return
-    if now - tcb.stalled_since >= flows.limits.give_up:
+    since = tcb.stalled_since
+    if tcb.snd_wnd == 0 and not tcb.discard:
+        # A window that closed over what it had offered: as long as the peer answers, wait.
+        since = max(since, tcb.last_heard)
+    if now - since >= flows.limits.give_up:
         flows.drop(tcb, TIMED_OUT)
         return
     recovery.time_out(flows, tcb)

@@ -39,7 +39,8 @@ _add("admin_function", "brin_summarize_new_values brin_summarize_range brin_desu
 _add("admin_function", "gin_clean_pending_list pg_wal_replay_pause pg_wal_replay_resume")
 _add("admin_function", "pg_stat_statements_reset pg_create_restore_point postgres_fdw_disconnect")
 _add("admin_function", "postgres_fdw_disconnect_all autoprewarm_start_worker")
-_add("admin_function", "pg_buffercache_evict pg_stat_force_next_flush pg_truncate_visibility_map")
+_add("admin_function", "autoprewarm_dump_now heap_force_kill heap_force_freeze")
+_add("admin_function", "pg_stat_force_next_flush pg_truncate_visibility_map")
 _add("replication_function", "pg_sync_replication_slots pg_copy_logical_replication_slot")
 _add("replication_function", "pg_copy_physical_replication_slot pg_drop_replication_slot")
 
@@ -52,6 +53,7 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("pg_stop_backup", "admin_function"),
     ("pg_stat_reset", "admin_function"),
     ("pg_restore_", "admin_function"),
+    ("pg_buffercache_evict", "admin_function"),
     ("pg_clear_", "admin_function"),
     ("pg_xlog_replay_", "admin_function"),
     ("binary_upgrade_", "admin_function"),
@@ -62,6 +64,8 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("dblink", "text_function"),
 )
 _LOCKS = ("pg_advisory_", "pg_try_advisory_")
+# Views that do nothing but show what such a function reads.
+_FILE_VIEWS = frozenset({"pg_hba_file_rules", "pg_ident_file_mappings", "pg_file_settings"})
 # These give up locks that the session itself took; connection pools send them on every return.
 _UNLOCKS = ("pg_advisory_unlock",)
 
@@ -71,6 +75,7 @@ def effect(name: str) -> str | None:
 
     `set_config` is not here: what it does depends on its arguments (see `settings`).
     """
+    name = folded(name)
     found = _EXACT.get(name)
     if found is not None:
         return found
@@ -81,3 +86,13 @@ def effect(name: str) -> str | None:
             if name.startswith(prefix):
                 return statement
     return None
+
+
+def view_effect(name: str) -> str | None:
+    """The statement name that reading this relation amounts to, or None for a plain read."""
+    return "file_function" if name in _FILE_VIEWS else None
+
+
+def folded(name: str) -> str:
+    """A name as a server with a Turkish single-byte encoding folds it; the parser does not."""
+    return name if name.isascii() else name.replace("\u0130", "i")

@@ -133,8 +133,8 @@ class StatementGate:
     def parameter_status(self, name: str, value: str) -> None:
         """Note a ParameterStatus of the server.
 
-        While it reports a setting under which the parser would misread texts, every statement of
-        a restricted session is unclassified.
+        While it reports a setting under which the parser would misread texts, or that a read-only
+        session may write (a user's function can do that), every statement is unclassified.
         """
         if self._grant.unrestricted:
             return
@@ -142,10 +142,12 @@ class StatementGate:
             bad = value.lower() != "on"
         elif name == "client_encoding":
             bad = settings.is_unsafe_encoding(value)
+        elif name == "default_transaction_read_only" and self._grant.read_only:
+            bad = value.lower() != "on"
         else:
             return
         if bad:
-            self._distrust[name] = f"texts cannot be judged while {name} is {value[:40]}"
+            self._distrust[name] = f"nothing is judged while {name} is {value[:40]}"
         else:
             self._distrust.pop(name, None)
         self._choose_table()

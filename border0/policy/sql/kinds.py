@@ -75,7 +75,7 @@ SIMPLE: dict[str, str] = {
     "IndexStmt": "create",
     "CreateSchemaStmt": "create",
     "CreateSeqStmt": "create",
-    "CreateFunctionStmt": "create",
+    "CreateFunctionStmt": "create_function",
     "CreateTrigStmt": "create",
     "CreateDomainStmt": "create",
     "CreateEnumStmt": "create",
@@ -116,6 +116,15 @@ DROPPED: dict[str, str] = {
     "OBJECT_LANGUAGE": "language",
     "OBJECT_POLICY": "row_policy",
     "OBJECT_PUBLICATION": "publication",
+}
+
+# ALTER TABLE with one of these is more than ddl.
+ALTERED: dict[str, str] = {
+    "AT_ChangeOwner": "alter_owner",
+    "AT_EnableRowSecurity": "row_policy",
+    "AT_DisableRowSecurity": "row_policy",
+    "AT_ForceRowSecurity": "row_policy",
+    "AT_NoForceRowSecurity": "row_policy",
 }
 
 DROPPED_TABLES = frozenset(

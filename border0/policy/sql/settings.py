@@ -69,7 +69,8 @@ def judge(name: str, value: str | None) -> str:
 
     :param value: the new value as text; None = RESET or DEFAULT; `UNKNOWN` = not a constant.
     """
-    name = name.lower()
+    # A server with a Turkish single-byte encoding folds a dotted capital I to i.
+    name = name.replace("\u0130", "i").lower()
     if name == "client_encoding":
         if value is None or _encoding(value) in _SAFE_ENCODINGS:
             return "set"

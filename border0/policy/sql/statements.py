@@ -62,7 +62,8 @@ _BY_CLASS: dict[str, tuple[str, ...]] = {
         "security_label",
     ),
     "replication": ("replication_command", "replication_function", "publication", "subscription"),
-    "exec": ("do", "call", "text_function"),
+    # CREATE FUNCTION is here, for a SELECT of that function runs what its text says
+    "exec": ("do", "call", "text_function", "create_function"),
     "admin": (
         "vacuum",
         "checkpoint",

@@ -17,10 +17,17 @@ import re
 from typing import Any
 
 from border0.policy.sql import functions, settings
-from border0.policy.sql.kinds import SIMPLE
+from border0.policy.sql.kinds import ALTERED, SIMPLE
 
 _PLAIN = re.compile(r"[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*\Z")
 _NO_NAMES: frozenset[str] = frozenset()
+# What INSERT … ON CONFLICT and MERGE do to rows, for the server asks for these rights too.
+_ACTIONS = {
+    "ONCONFLICT_UPDATE": "update",
+    "CMD_INSERT": "insert",
+    "CMD_UPDATE": "update",
+    "CMD_DELETE": "delete",
+}
 _LEAVES = frozenset({"A_Const", "String", "alias", "withClause"})
 
 
@@ -91,6 +98,9 @@ def _range_variable(node: dict[str, Any], scope: frozenset[str], found: Findings
         return  # a CTE
     parts = [p for p in (node.get("catalogname"), schema) if p]
     found.table([*parts, name])
+    statement = functions.view_effect(name)
+    if statement is not None:
+        found.add(statement, f"reading {name}")
 
 
 def _function_call(node: dict[str, Any], found: Findings) -> None:
@@ -98,7 +108,7 @@ def _function_call(node: dict[str, Any], found: Findings) -> None:
     if not parts:
         return
     found.functions[".".join(map(quoted, parts))] = None
-    name = parts[-1]
+    name = functions.folded(parts[-1])
     if name != "set_config":
         found.called(name)
         return
@@ -159,10 +169,24 @@ def _children(node: dict[str, Any], stack: list[Any], pending: _Pending, found: 
             if len(fields) > 1:
                 _dotted(fields[1:], found)
             continue
-        if key == "fromClause":
+        if key == "fromClause" or key == "usingClause":
             found.add("select")
-        elif key == "indirection":
+        elif key == "sourceRelation":
+            if "RangeVar" in value:
+                found.add("select")
+        elif key == "onConflictClause" or key == "MergeWhenClause":
+            action = _ACTIONS.get(value.get("action") or value.get("commandType", ""))  # type: ignore[union-attr]
+            if action is not None:
+                found.add(action)
+        elif key == "indirection" or key == "objname":
             _dotted(value, found)
+        elif key == "arg" and "defname" in node:
+            # Operators and aggregates that are made run the functions they are made of.
+            _dotted([value, *value.get("TypeName", {}).get("names", ())], found)  # type: ignore[union-attr]
+        elif key == "AlterTableCmd":
+            altered = ALTERED.get(value.get("subtype", ""))  # type: ignore[union-attr]
+            if altered is not None:
+                found.add(altered)
         elif key == "intoClause":
             if not found.passive:
                 found.add("select_into", "SELECT INTO")

@@ -90,7 +90,23 @@ class Denied(Expected):
         self.simple = simple
 
 
+class Change(Expected):
+    """A message whose effect counts only when the server confirms it with `reply`."""
+
+    __slots__ = ("reply",)
+
+    reply: Expected
+
+    def settle(self) -> None:
+        """The server did it."""
+
+    def undo(self) -> None:
+        """The server did not do it."""
+
+
 PARSED, BOUND, CLOSED, DESCRIBED, SYNCED, COPY_ENDED = (Expected() for _ in range(6))
+# After an error of the extended protocol: whatever comes is skipped up to the next Sync.
+SKIPPING = Expected()
 _COMPLETIONS = {49: PARSED, 50: BOUND, 51: CLOSED, 84: DESCRIBED, 110: DESCRIBED}
 
 
@@ -186,10 +202,9 @@ class Replies:
                 if not head.simple:
                     expected.popleft()
                     self._record(head)
-            elif kind == 84 or kind == 50:
-                if head is (DESCRIBED if kind == 84 else BOUND):
-                    expected.popleft()
-            else:
+            elif (kind == 50 and head is BOUND) or (kind == 84 and head is DESCRIBED):
+                expected.popleft()
+            elif kind != 84 or head.__class__ is not Running:
                 self._reply(kind, data, at, stop)
             at = stop
         if at < end:
@@ -267,6 +282,8 @@ class Replies:
             self._copy_in = False
             self._synced()
             return
+        if expected and expected[0] is COPY_ENDED:
+            self._strip()  # the client ended a COPY where there was none: no reply
         head = expected[0] if expected else None
         if kind == 67 or kind == 73 or kind == 115:  # Complete, EmptyQuery, PortalSuspended
             if isinstance(head, Running):
@@ -274,6 +291,9 @@ class Replies:
         elif kind in _COMPLETIONS:
             if head is _COMPLETIONS[kind]:
                 expected.popleft()
+            elif isinstance(head, Change) and head.reply is _COMPLETIONS[kind]:
+                expected.popleft()
+                head.settle()
         elif kind == 69:
             self._error(data[at:stop])
         elif kind == 83:
@@ -291,12 +311,14 @@ class Replies:
                 running.rows += int(count)
         elif kind == 115:
             running.rows += running.limit
-        if running.simple:
-            return
         self.expected.popleft()
         if running.copying:
             self._after_copy()
-        self._record(running)
+            running.copying = False
+        if running.simple:
+            self.expected.appendleft(running)
+        else:
+            self._record(running)
 
     def _after_copy(self) -> None:
         # While it copies in, the server ignores Sync: those before the end have no reply.
@@ -341,22 +363,23 @@ class Replies:
             self._drop(head)
         while expected and expected[0] is not SYNCED:
             self._drop(expected.popleft())
+        if not expected:
+            expected.append(SKIPPING)
 
     def _synced(self) -> None:
+        self._strip()
         expected = self.expected
+        skipping = bool(expected) and expected[0] is SKIPPING
         while expected:
             entry = expected.popleft()
             if entry is SYNCED:
                 break
-            if isinstance(entry, Running):
-                if entry.simple:
-                    self._record(entry)
-                    break
-                self._drop(entry)
-            elif isinstance(entry, Denied):
-                self._denials -= 1
-                if entry.simple:
-                    break
+            if isinstance(entry, Running) and entry.simple and not skipping:
+                self._record(entry)
+                break
+            self._drop(entry)
+            if isinstance(entry, Denied) and entry.simple and not skipping:
+                break
         self._strip()
 
     def _strip(self) -> None:
@@ -372,6 +395,8 @@ class Replies:
             self._record(entry)
         elif isinstance(entry, Denied):
             self._denials -= 1
+        elif isinstance(entry, Change):
+            entry.undo()
 
     def _record(self, running: Running) -> None:
         verdict = running.verdict

@@ -21,14 +21,13 @@ from typing import Protocol
 
 from border0.proxies.postgres import codec, denial
 from border0.proxies.postgres.codec import ProtocolError
-from border0.proxies.postgres.names import Names
+from border0.proxies.postgres.names import Binding, Names, Statements
 from border0.proxies.postgres.replies import (
     BOUND,
     CLOSED,
     COPY_ENDED,
     DENIED,
     DESCRIBED,
-    PARSED,
     SYNCED,
     Denied,
     Recorder,
@@ -125,9 +124,11 @@ class Session(Replies):
         self._ended = False
         self.bytes_in = 0
         self.terminated = False  # the client said Terminate
-        self._statements = Names()
+        self._statements = Statements()
         self._known = self._statements.verdicts.get
         self._portals = Names()
+        self._bindings: dict[bytes, Binding] = {}  # Binds of portals that are under way
+        self._pipeline = 0  # Syncs so far
         self._unsynced = False  # extended messages went out after the last Sync
         self._discarding = False  # drop everything up to the next Sync
         self._pass = 0  # bytes of a message still to come that go on unread
@@ -203,19 +204,19 @@ class Session(Replies):
                 if not verdict.allowed:
                     if begin < at:
                         self.to_server(data[begin:at])
-                    self._deny(verdict, kind == 81)
+                    self._deny(verdict, kind == 81, unnamed=kind == 80 and not name)
                     begin = stop
                 elif kind == 81:
                     expected.append(Running(verdict, self._clock(), True, 0))
                 else:
-                    self._statements.put(name, verdict)
+                    expected.append(self._statements.parse(name, verdict, self._pipeline))
                     self._unsynced = True
-                    expected.append(PARSED)
             elif kind == 66:  # Bind
                 # The usual one, whole and of the unnamed portal, is booked in line.
-                cut = data.find(b"\0", at + 6, stop) if stop <= end and not data[at + 5] else -1
+                whole = stop <= end and size > 4
+                cut = data.find(b"\0", at + 6, stop) if whole and not data[at + 5] else -1
                 bound = self._known(data[at + 6 : cut]) if cut > 0 else None
-                if bound is not None:
+                if bound is not None and not self._bindings:
                     self._portals.verdicts[b""] = bound
                     self._unsynced = True
                     expected.append(BOUND)
@@ -234,17 +235,20 @@ class Session(Replies):
                     raise ProtocolError("the client sent an overlong message")
                 if stop > end:
                     break
-                self._unsynced = True
                 if kind == 69:
                     expected.append(self._execute(data[at + 5 : stop]))
                 elif kind == 68:
                     expected.append(DESCRIBED)
                 else:
                     self._close(data[at + 5 : stop])
+                self._unsynced = True
             elif kind == 83:  # Sync
                 if size != 4:
                     raise ProtocolError("the client sent an impossible Sync")
                 self._discarding = self._unsynced = False
+                self._pipeline += 1
+                if self._statements.fresh:
+                    self._statements.synced()
                 expected.append(SYNCED)
             elif kind == 70:  # FunctionCall
                 verdict = self._decide_function_call()
@@ -305,31 +309,53 @@ class Session(Replies):
         second = body.find(b"\0", first + 1)
         if first < 0 or second < 0:
             raise ProtocolError("the client sent a Bind without names")
-        verdict = self._statements.get(body[first + 1 : second])
+        name, portal = body[first + 1 : second], body[:first]
+        verdict, certain = self._statements.find(name, self._pipeline)
         if verdict is None:
             # It may come from an SQL-level PREPARE; or the server says that there is none.
             if self._restricted:
                 return _UNKNOWN_DENIED
-            verdict = _UNKNOWN
-        if first:
-            if not self.expected and self.status == codec.IDLE and not self._unsynced:
-                self._portals.clear()  # portals end with their transaction
-        self._portals.put(body[:first], verdict)
+            verdict, certain = _UNKNOWN, True
+        if portal:
+            self._forget_portals()
         self._unsynced = True
-        self.expected.append(BOUND)
+        if certain and not portal:
+            self._bindings.pop(portal, None)
+            self._portals.put(portal, verdict)
+            self.expected.append(BOUND)
+        else:
+            doubt = None if certain else name
+            self.expected.append(
+                Binding(self._statements, doubt, self._portals, portal, verdict, self._bindings)
+            )
         return None
+
+    def _forget_portals(self) -> None:
+        """Portals end with their transaction."""
+        if not self.expected and self.status == codec.IDLE and not self._unsynced:
+            self._portals.clear()
 
     def _execute(self, body: bytes) -> Running:
         if len(body) < 5 or body[-5]:
             raise ProtocolError("the client sent a malformed Execute")
         limit = 0 if body.endswith(_NO_LIMIT) else int.from_bytes(body[-4:], "big")
-        verdict = self._portals.get(body[:-5]) or _CURSOR
-        return Running(verdict, self._clock(), False, limit)
+        portal = body[:-5]
+        if portal:
+            self._forget_portals()
+        running = Running(self._portals.get(portal) or _CURSOR, self._clock(), False, limit)
+        if self._bindings:
+            binding = self._bindings.get(portal)
+            if binding is not None:
+                binding.runs.append(running)
+        return running
 
     def _close(self, body: bytes) -> None:
-        names = self._portals if body[:1] == b"P" else self._statements
-        names.drop(body[1:-1])
-        self.expected.append(CLOSED)
+        if body[:1] == b"P":
+            self._portals.drop(body[1:-1])
+            self._bindings.pop(body[1:-1], None)
+            self.expected.append(CLOSED)
+        else:
+            self.expected.append(self._statements.close(body[1:-1], self._pipeline))
 
     def _too_long(self, simple: bool) -> None:
         limit = self._statement_limit
@@ -341,9 +367,16 @@ class Session(Replies):
         self._deny(verdict, simple, codec.PROGRAM_LIMIT_EXCEEDED)
 
     def _deny(
-        self, verdict: Verdict, simple: bool, sqlstate: str = codec.INSUFFICIENT_PRIVILEGE
+        self,
+        verdict: Verdict,
+        simple: bool,
+        sqlstate: str = codec.INSUFFICIENT_PRIVILEGE,
+        unnamed: bool = False,
     ) -> None:
-        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync."""
+        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync.
+
+        `unnamed`: a Parse of the unnamed statement, which ends the one before even when it fails.
+        """
         self._query(
             verdict.text,
             verdict.klass,
@@ -364,6 +397,8 @@ class Session(Replies):
             # that has failed already, changes nothing there.
             if simple:
                 reply += codec.ready_for_query(self.status)
+            elif unnamed:
+                self._statements.forget(b"")
             self.bytes_out += len(reply)
             self.to_client(reply)
             return
@@ -372,7 +407,10 @@ class Session(Replies):
             self._denials += 1
             self._careful = True
             self.expected.append(Denied(mark, reply, simple))
-        self.to_server(denial.failing_query(mark) if simple else denial.failing_parse(mark))
+        if simple:
+            self.to_server(denial.failing_query(mark))
+        else:
+            self.to_server(denial.failing_parse(mark, b"" if unnamed else mark))
         if not simple:
             self._unsynced = True
 

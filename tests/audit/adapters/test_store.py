@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SkipTest, TestCase
 
-from border0.audit.adapters import linefile, store
+from border0.audit.adapters import linefile, store, writer
 from border0.audit.adapters.linefile import LineFile
 from border0.audit.adapters.store import RecorderError, RecordStore
 from border0.audit.events import Actor
@@ -193,6 +193,32 @@ class RecordStoreTests(StoreCase):
         await until(lambda: not made.healthy)
         self.patch(linefile.LineFile, "sync", sync)
         await until(lambda: made.healthy)
+        self.flushLoggedErrors()
+
+    async def test_the_names_of_new_recordings_are_synced_together(self) -> None:
+        synced: list[Path] = []
+        self.patch(writer, "sync_folder", synced.append)
+        made = self.make()
+        logs = [made.open_session(actor=ALICE, socket="db", recorded=True) for _ in range(50)]
+        for log in logs:
+            log.start()
+            log.end(0, 0, "closed")
+        await made.close()
+        self.assertEqual(set(synced), {self.recording(logs[0]).parent, self.audit().parent})
+        self.assertLess(len(synced), 10)
+
+    async def test_a_disk_that_fails_at_the_sync_of_a_folder(self) -> None:
+        def broken(folder: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        self.patch(writer, "sync_folder", broken)
+        made = self.make()
+        log = made.open_session(actor=ALICE, socket="db", recorded=True)
+        failed: Deferred[str] = Deferred()
+        log.on_failure = failed.callback
+        log.start()
+        self.assertIn(os.strerror(errno.EIO), await failed)
+        await until(lambda: not made.healthy)
         self.flushLoggedErrors()
 
     async def test_a_session_that_outruns_the_disk_ends(self) -> None:

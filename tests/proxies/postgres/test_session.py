@@ -134,6 +134,9 @@ class Forwarding(SynchronousTestCase):
     def test_impossible_messages(self):
         for data in (b"Q\0\0\0\3", b"Q\xff\xff\xff\xff", b"p\0\0\0\4", b"\x16\3\1\0\0"):
             self.assertRaises(ProtocolError, Harness().session.client, data)
+        for kind in b"BPQE":
+            with self.assertRaises(ProtocolError):
+                Harness().session.client(codec.message(bytes((kind,))))
         for data in (b"Z\0\0\0\3", b"D\x7f\xff\xff\xff", b"Z\xff\xff\xff\xff"):
             self.assertRaises(ProtocolError, Harness().session.server, data)
         for body in (b"SELECT", b"SELECT\0 1\0", b""):
@@ -151,6 +154,142 @@ class Forwarding(SynchronousTestCase):
         harness.client(SELECT)
         harness.server(codec.error_response("57014", "canceling statement"), IDLE)
         self.assertEqual(harness.log.lines[0][2], "cancelled")
+
+
+class Truth(SynchronousTestCase):
+    """A record tells what the server ran, whatever the client tries."""
+
+    BAD = codec.error_response("42P05", "already exists")
+
+    def run_query(self, harness):
+        """The books are in step: a plain query gets its own record at once."""
+        before = len(harness.log.lines)
+        harness.client(SELECT)
+        harness.server(ANSWER)
+        self.assertEqual(harness.log.lines[before:], [("SELECT 1", "allowed", "ok", 1)])
+        self.assertFalse(harness.session.busy)
+
+    def test_a_query_in_a_failed_pipeline_is_skipped(self):
+        for late in (False, True):
+            harness = Harness()
+            sent = codec.query(b"SELECT 5") + DENY
+            harness.client(execute(), b"" if late else sent)
+            harness.server(codec.error_response("34000", "no portal"))
+            harness.client(sent if late else b"", SYNC)
+            harness.server(IDLE)
+            self.assertIn(("SELECT 5", "allowed", "skipped", 0), harness.log.lines)
+            self.run_query(harness)
+
+    def test_the_end_of_a_copy_that_never_was(self):
+        harness = Harness()
+        one = parse(b"SELECT 2") + bind() + describe() + execute()
+        harness.client(one, COPY_DONE, one, COPY_DONE, SYNC)
+        answer = PARSED + BOUND + COLUMNS + ROW + complete(b"SELECT 1")
+        harness.server(answer, answer, IDLE)
+        self.assertEqual(harness.log.lines, [("SELECT 2", "allowed", "ok", 1)] * 2)
+        self.run_query(harness)
+
+    def test_a_sync_in_the_midst_of_a_simple_copy_has_no_reply(self):
+        harness = Harness()
+        copy = codec.query(b"COPY t FROM STDIN; COPY t FROM STDIN")
+        harness.client(copy, SYNC, COPY_DONE, SYNC, COPY_DONE, SYNC)
+        done = COPY_IN + complete(b"COPY 1")
+        harness.server(done, done, IDLE, IDLE)
+        self.assertEqual([line[3] for line in harness.log.lines], [2])
+        self.run_query(harness)
+
+    def prepared(self):
+        harness = Harness()
+        harness.client(parse(b"SELECT secret", b"s"), SYNC)
+        harness.server(PARSED, IDLE)
+        return harness
+
+    def test_a_parse_that_fails_does_not_rename(self):
+        harness = self.prepared()
+        harness.client(parse(b"SELECT 2", b"s"), SYNC)
+        harness.server(self.BAD, IDLE)
+        harness.client(bind(b"s"), execute(), SYNC)
+        harness.server(BOUND, complete(b"SELECT 1"), IDLE)
+        self.assertEqual(harness.log.lines, [("SELECT secret", "allowed", "ok", 1)])
+
+    def test_a_parse_that_fails_in_a_burst(self):
+        harness = self.prepared()
+        run = bind(b"s") + execute() + SYNC
+        harness.client(parse(b"SELECT 2", b"s"), SYNC, run, run)
+        done = BOUND + complete(b"SELECT 1") + IDLE
+        harness.server(self.BAD, IDLE, done, done)
+        self.assertEqual(harness.log.lines, [("SELECT secret", "allowed", "ok", 1)] * 2)
+        self.run_query(harness)
+
+    def test_a_skipped_parse_of_the_unnamed_statement(self):
+        harness = Harness()
+        harness.client(parse(b"SELECT secret"), SYNC)
+        harness.server(PARSED, IDLE)
+        harness.client(execute(), parse(b"SELECT 2"), SYNC)
+        harness.server(codec.error_response("34000", "no portal"), IDLE)
+        harness.client(bind(), execute(), SYNC)
+        harness.server(BOUND, complete(b"SELECT 1"), IDLE)
+        self.assertEqual(harness.log.lines[-1], ("SELECT secret", "allowed", "ok", 1))
+
+    def test_a_skipped_close(self):
+        harness = self.prepared()
+        harness.client(execute(), close(b"s"), SYNC)
+        harness.server(codec.error_response("34000", "no portal"), IDLE)
+        harness.client(bind(b"s"), execute(), SYNC)
+        harness.server(BOUND, complete(b"SELECT 1"), IDLE)
+        self.assertEqual(harness.log.lines[-1], ("SELECT secret", "allowed", "ok", 1))
+
+    def test_a_name_that_is_made_again(self):
+        harness = self.prepared()
+        harness.client(close(b"s"), parse(b"SELECT 2", b"s"), SYNC, bind(b"s"), execute(), SYNC)
+        harness.server(CLOSED, PARSED, IDLE, BOUND, complete(b"SELECT 1"), IDLE)
+        self.assertEqual(harness.log.lines[-1], ("SELECT 2", "allowed", "ok", 1))
+
+    def test_a_skipped_bind_of_a_portal(self):
+        harness = self.prepared()
+        harness.client(execute(), bind(b"s", b"c"), SYNC)
+        harness.server(codec.error_response("34000", "no portal"), IDLE)
+        harness.client(execute(b"c"), SYNC)
+        harness.server(complete(b"SELECT 1"), IDLE)
+        self.assertIn("portal of an earlier statement", harness.log.lines[-1][0])
+
+    def test_a_portal_ends_with_its_transaction(self):
+        harness = self.prepared()
+        harness.client(bind(b"s", b"c"), SYNC)
+        harness.server(BOUND, IDLE)
+        harness.client(execute(b"c"), SYNC)
+        harness.server(complete(b"SELECT 1"), IDLE)
+        self.assertIn("portal of an earlier statement", harness.log.lines[-1][0])
+
+    def test_a_portal_lives_in_its_transaction(self):
+        harness = self.prepared()
+        harness.session.status = codec.IN_TRANSACTION
+        harness.client(bind(b"s", b"c"), SYNC)
+        harness.server(BOUND, OPEN)
+        for _ in range(2):
+            harness.client(execute(b"c", 5), SYNC)
+            harness.server(codec.message(b"s"), OPEN)
+        self.assertEqual(harness.log.lines, [("SELECT secret", "allowed", "ok", 5)] * 2)
+
+    def test_names_are_bounded(self):
+        harness = Harness()
+        text = b"SELECT " + b"x" * 900_000
+        with self.assertRaises(ProtocolError):
+            for number in range(100):
+                harness.client(parse(text, b"s%d" % number), SYNC)
+                harness.server(PARSED, IDLE)
+        harness = Harness()
+        for _ in range(100):
+            harness.client(parse(text, b"s"), SYNC)
+            harness.server(self.BAD, IDLE)
+            harness.client(parse(text), SYNC)
+            harness.server(PARSED, IDLE)
+        for number in range(100):
+            harness.client(parse(text, b"f%d" % number), close(b"f%d" % number), FLUSH)
+            harness.server(PARSED, CLOSED)
+        statements = harness.session._statements
+        self.assertEqual((len(statements.fresh), len(statements._pending)), (0, 0))
+        self.assertEqual(list(statements.verdicts), [b""])
 
 
 class Denials(SynchronousTestCase):
@@ -268,6 +407,33 @@ class Denials(SynchronousTestCase):
         self.assertEqual(harness.client(call[:20]), b"")
         self.assertEqual(kinds(harness.said()), "EZ")
         self.assertEqual(harness.client(call[20:], SELECT), SELECT)
+
+    def test_a_refused_bind_or_name_leaves_the_unnamed_statement(self):
+        for refused in (bind(b"unknown"), parse(b"DENY", b"n")):
+            harness = Harness()
+            sent = harness.client(parse(b"SELECT 2"), refused)[len(parse(b"SELECT 2")) :]
+            self.assertEqual(kinds(sent), "P")
+            self.assertNotEqual(sent[5], 0)
+
+    def test_a_refused_parse_ends_the_unnamed_statement(self):
+        harness = Harness()
+        sent = harness.client(parse(b"SELECT 2"), parse(b"DENY"))[len(parse(b"SELECT 2")) :]
+        self.assertEqual((kinds(sent), sent[5]), ("P", 0))
+        harness = Harness()
+        harness.client(parse(b"SELECT 2"), SYNC)
+        harness.server(PARSED, IDLE)
+        self.assertEqual(harness.client(parse(b"DENY"), SYNC), SYNC)
+        harness.server(IDLE)
+        self.assertEqual(harness.client(bind(), execute(), SYNC), SYNC)
+
+    def test_a_refused_parse_that_the_server_skips_ends_nothing(self):
+        harness = Harness()
+        harness.client(parse(b"SELECT 2"), SYNC)
+        harness.server(PARSED, IDLE)
+        harness.client(execute(b"gone"), parse(b"DENY"), SYNC)
+        harness.server(codec.error_response("34000", "no portal"), IDLE)
+        sent = bind() + execute() + SYNC
+        self.assertEqual(harness.client(sent), sent)
 
     def test_a_denied_statement_has_no_name(self):
         harness = Harness()
