@@ -192,10 +192,18 @@ class ClientHome:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return 0 if state == "Z" else pid
 
-    def close(self) -> None:
-        """End the agent and remove the folder."""
+    def clock(self) -> Path:
+        """The file with the key's last handshake time."""
+        return self.key.with_name("client.key.tai64n")
+
+    def halt(self) -> None:
+        """End the agent."""
         pid = self.agent()
         if pid:
             os.kill(pid, signal.SIGTERM)
             children.wait_until(lambda: not self.agent(), 10, "the agent ends")
+
+    def close(self) -> None:
+        """End the agent and remove the folder."""
+        self.halt()
         shutil.rmtree(self.folder, ignore_errors=True)
