@@ -53,7 +53,7 @@ class Refusals(SSHCase):
             done = self.run_tool("scp", proxy, mode, str(source), target)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(b"permissions.ssh.sftp", done.stderr)
-        done = self.ssh(proxy, "-W", f"127.0.0.1:{echo.port}")
+        done = self.ssh(proxy, "-W", f"127.0.0.1:{echo.port}", settings=("LogLevel=INFO",))
         self.assertIn(b"permissions.ssh.tcp_forwarding", done.stderr)
         self.assertEqual(self.ssh(proxy, "true").returncode, 0)
         kinds = {r["type"] for r in proxy.records() if r["result"] == "denied"}
@@ -299,7 +299,10 @@ class BuiltIn(SSHCase):
         proxy = self.start()
         done = self.run_tool("sftp", proxy, "-b", "-", "alice@127.0.0.1", stdin=b"ls\n")
         self.assertNotEqual(done.returncode, 0)
-        self.assertIn(b"forwards nothing", self.ssh(proxy, "-W", "127.0.0.1:1").stderr)
+        self.assertIn(
+            b"forwards nothing",
+            self.ssh(proxy, "-W", "127.0.0.1:1", settings=("LogLevel=INFO",)).stderr,
+        )
 
     def test_a_client_that_leaves_takes_its_program_along(self):
         for options in ((), ("-tt",)):

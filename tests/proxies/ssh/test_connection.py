@@ -103,6 +103,7 @@ class Refused(SynchronousTestCase):
         pair = Pair({"exec": {"commands": ["id"]}})
         pair.open()
         pair.exec(b"id; id")
+        pair.factory.reactor.advance(1)
         kinds = [kind for kind, _ in pair.near_leg.take()]
         self.assertEqual(kinds, [wire.CHANNEL_EXTENDED_DATA, wire.CHANNEL_FAILURE])
         self.assertEqual(pair.far_leg.take(), [])
