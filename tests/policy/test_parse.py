@@ -193,8 +193,9 @@ class MessageTests(SynchronousTestCase):
                 "require.mfa: cannot be enforced by this version, so the policy is refused",
             ),
             (
-                {"deny": {"ssh": {"shell": {}}}},
-                "deny.ssh: only {} can be denied by this version; its rules cannot be enforced",
+                {"deny": {"kubernetes": {"rules": []}}},
+                "deny.kubernetes: only {} can be denied by this version; "
+                "its rules cannot be enforced",
             ),
             (
                 {"deny": {"database": {"max_session_duration_seconds": 5}}},

@@ -15,6 +15,8 @@ from border0.proxies.ssh.wire import Reader, printable, string
 
 RECORDER_SECONDS = 0.05
 """How often a terminal whose recording waits for the disk is looked at again."""
+REFUSAL_SECONDS = 0.1
+"""Between a refusal's text and the refusal: OpenSSH drops text that comes with it in one read."""
 SAFE_ENVIRONMENT = frozenset((b"LANG", b"LANGUAGE", b"TERM", b"COLORTERM", b"NO_COLOR", b"TZ"))
 ENVIRONMENT_LIMIT = 100
 
@@ -312,7 +314,7 @@ class SessionChannel(Relayed):
             self.session.log_verdict(type, verdict, channel=self.number, **what)
             self.near.write(wire.STDERR, f"border0: {verdict.reason}\r\n".encode())
             if answer is not None:
-                answer(False)
+                self.session.factory.reactor.callLater(REFUSAL_SECONDS, answer, False)
             return
         command = what.get("command", b"")
         try:

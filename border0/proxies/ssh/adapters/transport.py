@@ -259,7 +259,7 @@ class Wire(Keying):
         """Hold the peer to the strict key exchange, when it is agreed."""
         if self._strict and not (20 <= kind <= 49 or kind == wire.DISCONNECT):
             raise ProtocolError("a message does not belong into the key exchange")
-        if kind >= 50:
+        if not (kind <= 4 or kind == wire.KEXINIT or (self._offered and kind <= 49)):
             raise ProtocolError("a message came before the keys")
 
     def ssh_DISCONNECT(self, packet: bytes) -> None:
