@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.connector.config import ConnectorConfig, load
@@ -213,6 +215,11 @@ class Load(SynchronousTestCase):
         (self.folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
         (self.folder / "alice.psk").write_text(KEY)
         (self.folder / "srv").mkdir()
+        (self.folder / "keys").mkdir()
+        private = ed25519.Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
+        )
+        (self.folder / "keys" / "web-1").write_bytes(private)
         for page in ("configuration.md", "http.md"):
             blocks = (docs / page).read_text("utf-8").split("```toml\n")[1:]
             text = "".join(block.partition("```")[0] for block in blocks)
