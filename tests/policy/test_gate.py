@@ -89,6 +89,34 @@ class StatementTypeTests(SynchronousTestCase):
         self.assertTrue(session.decide(b"INSERT INTO t VALUES (1), (2)").allowed)
         self.assertFalse(session.decide(b"INSERT INTO t SELECT * FROM u RETURNING *").allowed)
 
+    def test_what_an_insert_or_merge_does_besides(self) -> None:
+        upsert = b"INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 2"
+        merge = b"MERGE INTO t USING (VALUES (1)) s(a) ON t.a = s.a WHEN MATCHED THEN "
+        self.assertTrue(gate("Insert").decide(upsert[:40] + b"DO NOTHING").allowed)
+        for sql, names, klass in (
+            (upsert, ("Insert", "Update"), "update"),
+            (merge + b"DELETE", ("Merge", "Delete"), "merge"),
+            (merge + b"UPDATE SET a = 2", ("Merge", "Update"), "merge"),
+            (
+                b"DELETE FROM t USING u WHERE u.a = t.a RETURNING u.b",
+                ("Delete", "Select"),
+                "delete",
+            ),
+            (
+                b"MERGE INTO t USING u ON t.a = u.a WHEN NOT MATCHED THEN INSERT VALUES (u.b)",
+                ("Merge", "Insert", "Select"),
+                "merge",
+            ),
+        ):
+            verdict = gate(*names).decide(sql)
+            self.assertTrue(verdict.allowed, (sql, verdict))
+            self.assertEqual(verdict.klass, klass)
+            self.assertTrue(gate("ReadWrite").decide(sql).allowed)
+            for name in names:
+                rest = [n for n in names if n != name]
+                self.assertFalse(gate(*rest).decide(sql).allowed, (sql, rest))
+                self.assertFalse(gate("ReadWrite", deny=[name]).decide(sql).allowed, (sql, name))
+
     def test_empty_list_allows_nothing(self) -> None:
         policy = parse_policy(
             "none",

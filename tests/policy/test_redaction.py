@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.policy.sql.verdict import literal, redacted
+from border0.policy.sql.redaction import redacted
+from border0.policy.sql.verdict import literal
 
 CANARY = "canary-41c0"
 TEXTS = (
@@ -21,6 +22,13 @@ TEXTS = (
     f"SELECT dblink_connect('host=h password=''{CANARY}''')",
     f"UPDATE users SET password = '{CANARY}' WHERE id = 1",
     f"ALTER ROLE app PASSWORD '{CANARY}",
+    f"ALTER ROLE app PASSWORD 'x'\n'{CANARY}'",
+    f"ALTER ROLE app PASSWORD /* a * b */ -- c\n /**/ '{CANARY}'",
+    f"ALTER ROLE app PASSWORD N'{CANARY}'",
+    f"ALTER ROLE app PASSWORD E'{CANARY}\\",
+    f"ALTER ROLE app PASSWORD{' ' * 1000}'{CANARY}'",
+    f"SELECT dblink_connect(E'host=h password=\\'a {CANARY}\\'')",
+    f"CREATE SUBSCRIPTION s CONNECTION 'postgresql://u:{CANARY}@h/d' PUBLICATION p",
 )
 
 
@@ -46,5 +54,20 @@ class Redaction(SynchronousTestCase):
 
     def test_hostile_texts_end(self) -> None:
         # A quadratic pattern needs hours for these: the run's own time limit would end them.
-        for part in ("password ", "password '", "password /*", "password $a$", "password=", "--\n"):
-            literal(("password " + part * 100_000).encode())
+        literal(b"password" + b" " * 200 + b"x")
+        literal(b"password" + b"/**/" * 200 + b"x")
+        for part in (
+            *("password ", "password '", "password /*", "password $a$", "password=", "--\n"),
+            *(
+                "-- password\n",
+                "/* password */",
+                "://a:",
+                "password '' ",
+                " ",
+                "/**/",
+                "password=''",
+            ),
+            *("password E'\\", "password -- ", "password=\\'", "$", "'\n"),
+        ):
+            literal((part * 20_000).encode())
+            literal(("password " + part * 40_000).encode())

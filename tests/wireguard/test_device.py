@@ -234,6 +234,22 @@ class RoutingTests(SynchronousTestCase):
         ((to, _, _),) = link.right.device.take_datagrams()
         self.assertEqual(to, ("198.51.100.7", 7))
 
+    def test_neighbours_in_a_batch_keep_order_and_the_last_source_counts(self) -> None:
+        link = Link()
+        link.exchange(link.left)
+        packets = [ip_packet("10.0.0.1", "10.0.0.2", b"%03d" % n) for n in range(6)]
+        batch = []
+        for packet, host in zip(packets, "aabbba", strict=True):
+            link.left.device.send([packet], link.now)
+            ((_, size, buffers),) = link.left.device.take_datagrams()
+            batch.append((b"".join(buffers), size, (host, 1)))
+        batch[2:2] = [(b"", 0, ("b", 1)), (bytes(batch[0][1]), batch[0][1], ("evil", 1))]
+        batch.insert(0, batch[0])  # twice: the second is a replay
+        batch.append((batch[0][0], batch[0][1], ("evil", 1)))  # so is this
+        ((peer, inner),) = link.right.device.receive(batch, link.now)
+        self.assertEqual(inner, packets)
+        self.assertEqual(peer.endpoint, ("a", 1))
+
     def test_the_queue_is_bounded_and_drops_the_oldest(self) -> None:
         link = Link()
         packets = [ip_packet("10.0.0.1", "10.0.0.2", b"%03d" % n) for n in range(300)]

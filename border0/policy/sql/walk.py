@@ -21,6 +21,13 @@ from border0.policy.sql.kinds import ALTERED, SIMPLE
 
 _PLAIN = re.compile(r"[a-z_\x80-\U0010ffff][a-z0-9_$\x80-\U0010ffff]*\Z")
 _NO_NAMES: frozenset[str] = frozenset()
+# What INSERT … ON CONFLICT and MERGE do to rows, for the server asks for these rights too.
+_ACTIONS = {
+    "ONCONFLICT_UPDATE": "update",
+    "CMD_INSERT": "insert",
+    "CMD_UPDATE": "update",
+    "CMD_DELETE": "delete",
+}
 _LEAVES = frozenset({"A_Const", "String", "alias", "withClause"})
 
 
@@ -162,8 +169,15 @@ def _children(node: dict[str, Any], stack: list[Any], pending: _Pending, found: 
             if len(fields) > 1:
                 _dotted(fields[1:], found)
             continue
-        if key == "fromClause":
+        if key == "fromClause" or key == "usingClause":
             found.add("select")
+        elif key == "sourceRelation":
+            if "RangeVar" in value:
+                found.add("select")
+        elif key == "onConflictClause" or key == "MergeWhenClause":
+            action = _ACTIONS.get(value.get("action") or value.get("commandType", ""))  # type: ignore[union-attr]
+            if action is not None:
+                found.add(action)
         elif key == "indirection" or key == "objname":
             _dotted(value, found)
         elif key == "arg" and "defname" in node:

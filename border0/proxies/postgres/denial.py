@@ -62,6 +62,9 @@ def failing_query(mark: bytes) -> bytes:
     return codec.query(mark + _REMARK)
 
 
-def failing_parse(mark: bytes) -> bytes:
-    """A Parse of the unnamed statement that fails with a syntax error near `mark`."""
-    return codec.parse(b"", mark + _REMARK)
+def failing_parse(mark: bytes, name: bytes) -> bytes:
+    """A Parse of this name that fails with a syntax error near `mark`.
+
+    Under a name it leaves the session's unnamed statement alone.
+    """
+    return codec.parse(name, mark + _REMARK)

@@ -70,14 +70,16 @@ class Names:
 class Statements:
     """One session's prepared statements. Only what is allowed gets in.
 
-    `verdicts` holds the names of which the server has answered everything, and may be read
-    directly; it stays the same dictionary.
+    `verdicts` holds the names that are certain in the present pipeline, and may be read directly;
+    it stays the same dictionary. `fresh` are the names that this pipeline has made and the server
+    has not answered.
     """
 
-    __slots__ = ("_kept", "_pending", "_settled", "verdicts")
+    __slots__ = ("_kept", "_pending", "_settled", "fresh", "verdicts")
 
     def __init__(self) -> None:
         self.verdicts: dict[bytes, Verdict] = {}
+        self.fresh: set[bytes] = set()
         self._settled: dict[bytes, Verdict] = {}  # what the server has
         self._pending: dict[bytes, Renaming] = {}  # the last change of each name under way
         self._kept = 0
@@ -98,9 +100,21 @@ class Statements:
         return self._change(Renaming(CLOSED, self, name, None, pipeline))
 
     def _change(self, change: "Renaming") -> "Renaming":
-        self.verdicts.pop(change.name, None)
-        self._pending[change.name] = change
+        name = change.name
+        if change.verdict is None:
+            self.verdicts.pop(name, None)
+        else:
+            # If it fails, what follows up to the Sync is skipped.
+            self.verdicts[name] = change.verdict
+            self.fresh.add(name)
+        self._pending[name] = change
         return change
+
+    def synced(self) -> None:
+        """The pipeline ends: what it changed is not certain any more until it is answered."""
+        for name in self.fresh:
+            self.verdicts.pop(name, None)
+        self.fresh.clear()
 
     def find(self, name: bytes, pipeline: int) -> tuple[Verdict | None, bool]:
         """What the name stands for in this pipeline, and whether that is certain.
@@ -111,6 +125,15 @@ class Statements:
         if change is None:
             return self._settled.get(name), True
         return change.verdict, change.pipeline == pipeline
+
+    def forget(self, name: bytes) -> None:
+        """The server has, or should have, no such statement any more."""
+        old = self._settled.pop(name, None)
+        if old is not None:
+            self._kept -= len(old.text)
+        self.verdicts.pop(name, None)
+        self._pending.pop(name, None)
+        self.fresh.discard(name)
 
     def settled(self, name: bytes) -> Verdict | None:
         """What the server has under this name."""
@@ -135,8 +158,11 @@ class Statements:
     def _answered(self, name: bytes, change: "Renaming") -> None:
         if self._pending.get(name) is change:
             del self._pending[name]
+            self.fresh.discard(name)
             verdict = self._settled.get(name)
-            if verdict is not None:
+            if verdict is None:
+                self.verdicts.pop(name, None)
+            else:
                 self.verdicts[name] = verdict
 
 

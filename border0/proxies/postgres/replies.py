@@ -311,12 +311,14 @@ class Replies:
                 running.rows += int(count)
         elif kind == 115:
             running.rows += running.limit
-        if running.simple:
-            return
         self.expected.popleft()
         if running.copying:
             self._after_copy()
-        self._record(running)
+            running.copying = False
+        if running.simple:
+            self.expected.appendleft(running)
+        else:
+            self._record(running)
 
     def _after_copy(self) -> None:
         # While it copies in, the server ignores Sync: those before the end have no reply.

@@ -204,7 +204,7 @@ class Session(Replies):
                 if not verdict.allowed:
                     if begin < at:
                         self.to_server(data[begin:at])
-                    self._deny(verdict, kind == 81)
+                    self._deny(verdict, kind == 81, unnamed=kind == 80 and not name)
                     begin = stop
                 elif kind == 81:
                     expected.append(Running(verdict, self._clock(), True, 0))
@@ -247,6 +247,8 @@ class Session(Replies):
                     raise ProtocolError("the client sent an impossible Sync")
                 self._discarding = self._unsynced = False
                 self._pipeline += 1
+                if self._statements.fresh:
+                    self._statements.synced()
                 expected.append(SYNCED)
             elif kind == 70:  # FunctionCall
                 verdict = self._decide_function_call()
@@ -365,9 +367,16 @@ class Session(Replies):
         self._deny(verdict, simple, codec.PROGRAM_LIMIT_EXCEEDED)
 
     def _deny(
-        self, verdict: Verdict, simple: bool, sqlstate: str = codec.INSUFFICIENT_PRIVILEGE
+        self,
+        verdict: Verdict,
+        simple: bool,
+        sqlstate: str = codec.INSUFFICIENT_PRIVILEGE,
+        unnamed: bool = False,
     ) -> None:
-        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync."""
+        """Refuse a statement that is not forwarded; `simple`: its protocol has no Sync.
+
+        `unnamed`: a Parse of the unnamed statement, which ends the one before even when it fails.
+        """
         self._query(
             verdict.text,
             verdict.klass,
@@ -388,6 +397,8 @@ class Session(Replies):
             # that has failed already, changes nothing there.
             if simple:
                 reply += codec.ready_for_query(self.status)
+            elif unnamed:
+                self._statements.forget(b"")
             self.bytes_out += len(reply)
             self.to_client(reply)
             return
@@ -396,7 +407,10 @@ class Session(Replies):
             self._denials += 1
             self._careful = True
             self.expected.append(Denied(mark, reply, simple))
-        self.to_server(denial.failing_query(mark) if simple else denial.failing_parse(mark))
+        if simple:
+            self.to_server(denial.failing_query(mark))
+        else:
+            self.to_server(denial.failing_parse(mark, b"" if unnamed else mark))
         if not simple:
             self._unsynced = True
 

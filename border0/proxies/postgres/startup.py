@@ -11,6 +11,7 @@ from border0.proxies.postgres.codec import ProtocolError
 
 HTTP_WORDS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"CONN", b"PATC", b"TRAC")
 HTTP2_PREFACE = b"PRI "
+NAME_LIMIT = 63  # bytes of a database name that the server looks at (NAMEDATALEN - 1)
 SECONDS = 30.0  # a client that has not finished its start-up by then is dropped
 _RUNS = {"1", "true", "on", "yes", "database"}
 
@@ -47,10 +48,14 @@ class StartupRequest:
         return self.parameters["user"]
 
     def database(self, configured: str | None, upstream_user: str) -> str:
-        """The database that is meant: the client's choice, unless absent or its user name."""
+        """The database that is meant: the client's choice, unless absent or its user name.
+
+        It is cut as the server cuts it, so that a rule for a long name cannot be passed by.
+        """
         asked = self.parameters.get("database", "")
         if asked and asked != self.user:
-            return asked
+            octets = asked.encode("utf-8", "surrogateescape")[:NAME_LIMIT]
+            return octets.decode("utf-8", "surrogateescape")
         return configured or upstream_user
 
 

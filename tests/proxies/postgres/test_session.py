@@ -189,6 +189,15 @@ class Truth(SynchronousTestCase):
         self.assertEqual(harness.log.lines, [("SELECT 2", "allowed", "ok", 1)] * 2)
         self.run_query(harness)
 
+    def test_a_sync_in_the_midst_of_a_simple_copy_has_no_reply(self):
+        harness = Harness()
+        copy = codec.query(b"COPY t FROM STDIN; COPY t FROM STDIN")
+        harness.client(copy, SYNC, COPY_DONE, SYNC, COPY_DONE, SYNC)
+        done = COPY_IN + complete(b"COPY 1")
+        harness.server(done, done, IDLE, IDLE)
+        self.assertEqual([line[3] for line in harness.log.lines], [2])
+        self.run_query(harness)
+
     def prepared(self):
         harness = Harness()
         harness.client(parse(b"SELECT secret", b"s"), SYNC)
@@ -275,6 +284,12 @@ class Truth(SynchronousTestCase):
             harness.server(self.BAD, IDLE)
             harness.client(parse(text), SYNC)
             harness.server(PARSED, IDLE)
+        for number in range(100):
+            harness.client(parse(text, b"f%d" % number), close(b"f%d" % number), FLUSH)
+            harness.server(PARSED, CLOSED)
+        statements = harness.session._statements
+        self.assertEqual((len(statements.fresh), len(statements._pending)), (0, 0))
+        self.assertEqual(list(statements.verdicts), [b""])
 
 
 class Denials(SynchronousTestCase):
@@ -392,6 +407,33 @@ class Denials(SynchronousTestCase):
         self.assertEqual(harness.client(call[:20]), b"")
         self.assertEqual(kinds(harness.said()), "EZ")
         self.assertEqual(harness.client(call[20:], SELECT), SELECT)
+
+    def test_a_refused_bind_or_name_leaves_the_unnamed_statement(self):
+        for refused in (bind(b"unknown"), parse(b"DENY", b"n")):
+            harness = Harness()
+            sent = harness.client(parse(b"SELECT 2"), refused)[len(parse(b"SELECT 2")) :]
+            self.assertEqual(kinds(sent), "P")
+            self.assertNotEqual(sent[5], 0)
+
+    def test_a_refused_parse_ends_the_unnamed_statement(self):
+        harness = Harness()
+        sent = harness.client(parse(b"SELECT 2"), parse(b"DENY"))[len(parse(b"SELECT 2")) :]
+        self.assertEqual((kinds(sent), sent[5]), ("P", 0))
+        harness = Harness()
+        harness.client(parse(b"SELECT 2"), SYNC)
+        harness.server(PARSED, IDLE)
+        self.assertEqual(harness.client(parse(b"DENY"), SYNC), SYNC)
+        harness.server(IDLE)
+        self.assertEqual(harness.client(bind(), execute(), SYNC), SYNC)
+
+    def test_a_refused_parse_that_the_server_skips_ends_nothing(self):
+        harness = Harness()
+        harness.client(parse(b"SELECT 2"), SYNC)
+        harness.server(PARSED, IDLE)
+        harness.client(execute(b"gone"), parse(b"DENY"), SYNC)
+        harness.server(codec.error_response("34000", "no portal"), IDLE)
+        sent = bind() + execute() + SYNC
+        self.assertEqual(harness.client(sent), sent)
 
     def test_a_denied_statement_has_no_name(self):
         harness = Harness()

@@ -56,6 +56,9 @@ class Starts(SynchronousTestCase):
             ({"user": "u"}, "conf"),
             ({"user": "u", "database": "u"}, "conf"),
             ({"user": "u", "database": "d"}, "d"),
+            # The server looks at 63 bytes.
+            ({"user": "u", "database": "d" * 64}, "d" * 63),
+            ({"user": "u", "database": "d" * 62 + "\u00e9"}, "d" * 62 + "\udcc3"),
         ):
             self.assertEqual(StartupRequest(asked).database("conf", "app"), expected)
         self.assertEqual(StartupRequest({"user": "u"}).database(None, "app"), "app")
