@@ -245,3 +245,75 @@ class Load(SynchronousTestCase):
     def test_no_file(self) -> None:
         error = self.assertRaises(ConfigError, load, self.folder / "absent.toml")
         self.assertIn("--config FILE", str(error))
+
+
+class SSHSockets(SynchronousTestCase):
+    """`ssh` sockets: what they lead to, and that each mistake says what to write."""
+
+    def load(self, service, local="", extra=""):
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        path = folder / "connector.toml"
+        path.write_text(
+            f"""
+[connector]
+name = "lab"
+{local}
+[[socket]]
+name = "box"
+socket_type = "ssh"
+private_network_ipv4 = "100.126.0.1"
+[socket.upstream_configuration]
+service_type = "ssh"
+ssh_service_configuration = {service}
+{extra}
+"""
+        )
+        return load(path)
+
+    def standard(self, login, more=""):
+        inner = f'hostname = "10.0.0.7", {login}{more}'
+        return f"{{ standard_ssh_service_configuration = {{ {inner} }} }}"
+
+    PASSWORD = (
+        'ssh_authentication_type = "username_and_password", '
+        "username_and_password_auth_configuration = "
+        '{ username = "app", password = "canary-5e31-password" }'
+    )
+
+    def test_a_server(self) -> None:
+        from border0.proxies.ssh.upstream import SSHUpstream
+
+        service = self.standard(self.PASSWORD, ', host_key_policy = "first-use"')
+        (socket,) = self.load(service).sockets
+        upstream = socket.upstream
+        assert isinstance(upstream, SSHUpstream)
+        self.assertEqual((socket.port, upstream.host, upstream.port), (22, "10.0.0.7", 22))
+        self.assertEqual((upstream.username, upstream.username_provider), ("app", "defined"))
+        self.assertNotIn(CANARY, repr(upstream))
+
+    def test_the_built_in_shell_must_be_allowed(self) -> None:
+        service = '{ ssh_service_type = "connector_built_in_ssh_service" }'
+        allow = '[local]\nallow = ["connector_built_in_ssh_service"]'
+        self.assertEqual(len(self.load(service, allow).sockets), 1)
+        with self.assertRaises(ConfigError) as caught:
+            self.load(service)
+        self.assertIn('[local] allow = ["connector_built_in', str(caught.exception))
+
+    def test_mistakes(self) -> None:
+        key = (
+            'ssh_authentication_type = "private_key", private_key_auth_configuration = '
+            '{ username = "app", private_key = "canary-5e31-password" }'
+        )
+        for service, text in (
+            (self.standard(self.PASSWORD), "ssh-keyscan -p 22 10.0.0.7"),
+            (self.standard(self.PASSWORD, ', host_keys = ["x"]'), "expected a kind"),
+            (self.standard(self.PASSWORD, ', host_key_policy = "first"'), "first-use"),
+            (self.standard(key, ', host_key_policy = "first-use"'), "not a private key"),
+            (self.standard('hostname2 = "x", ' + self.PASSWORD), "hostname2"),
+            ('{ ssh_service_type = "aws_ssm" }', "aws_ssm"),
+        ):
+            with self.assertRaises(ConfigError) as caught:
+                self.load(service)
+            self.assertIn(text, str(caught.exception))
+            self.assertNotIn(CANARY, str(caught.exception))

@@ -34,6 +34,10 @@ def serve(settings: dict[str, Any]) -> None:
     from border0.secrets import Secret
 
     loop: Any = reactor
+    if "rekey_bytes" in settings:
+        from border0.proxies.ssh.adapters import transport
+
+        transport.REKEY_BYTES = settings["rekey_bytes"]
     upstream: Any = BuiltinSSH()
     if settings["upstream"] is not None:
         fields = dict(settings["upstream"])

@@ -73,6 +73,13 @@ class Commands(SSHCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertTrue(done.stdout == data)
 
+    def test_new_keys_at_our_own_wish(self):
+        proxy = self.proxy(rekey_bytes=500_000)
+        data = os.urandom(10 * MEGABYTE)
+        done = self.ssh(proxy, "-v", "cat", stdin=data, settings=("LogLevel=DEBUG1",))
+        self.assertTrue(done.stdout == data, done.stderr[-500:])
+        self.assertGreater(done.stderr.count(b"SSH2_MSG_NEWKEYS received"), 10)
+
     def test_environment_and_language(self):
         done = self.ssh(
             self.shared, "echo $LC_MARK $MARK", settings=("SetEnv=LC_MARK=one MARK=two",)
