@@ -20,6 +20,7 @@ from border0.errors import Border0Error
 DESCRIPTION = "The self-hosted, application-aware VPN."
 EPILOG = """\
 examples:
+  border0 quickstart                     everything on this machine, with two demo services
   border0 connector start --example      a connector with a generated example, in this folder
   border0 connector start --config FILE  a connector from your own file
   border0 client hosts                   the services that this device reaches
