@@ -8,6 +8,7 @@ from tests.support import counterparts
 
 DEMANDED = [
     "asciinema",
+    "curl",
     "haproxy",
     "namespaces",
     "nc",
@@ -25,6 +26,7 @@ DEMANDED = [
     "ssh",
     "sshd",
     "tun",
+    "websockets",
     "wg",
     "wireguard-go",
 ]

@@ -11,10 +11,11 @@ ROOT = Path(border0.__file__).parent
 # Lower rooms first; rooms on one level do not import each other.
 LEVELS = (
     ("errors", "_build_info", "__init__"),
-    ("secrets",),
+    ("secrets", "tables", "keys"),
+    ("prefixes",),
     ("wireguard", "netstack", "policy", "audit"),
     ("proxies",),
-    ("connector",),
+    ("connector", "node"),
     ("processes",),
     ("cli",),
 )

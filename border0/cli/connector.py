@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from border0.cli.example import write_example
 from border0.errors import Border0Error
 
 
@@ -35,6 +34,9 @@ def run(options: argparse.Namespace) -> int:
     """Replace this process by twistd, which runs the connector in the foreground."""
     extra = []
     if options.example is not None:
+        # Here, so that other commands start without it.
+        from border0.cli.example import write_example
+
         config = write_example(Path(options.example))
         extra.append("--hello")
     else:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 from border0.connector.config import DEFAULT_PORT
-from border0.connector.keys import (
+from border0.keys import (
     encode_key,
     generate_private_key,
     load_private_key,

@@ -4,8 +4,6 @@ import argparse
 import sys
 from typing import Any
 
-from border0.connector.config import decode_key
-from border0.connector.keys import encode_key, generate_private_key, public_key
 from border0.errors import Border0Error
 
 
@@ -22,12 +20,17 @@ def register(commands: Any) -> None:
 
 def generate(options: argparse.Namespace) -> int:
     """Print a new private key in base64."""
+    # Here, as below, so that other commands start without the cryptography.
+    from border0.keys import encode_key, generate_private_key
+
     print(encode_key(generate_private_key()))
     return 0
 
 
 def derive(options: argparse.Namespace) -> int:
     """Read a private key from standard input and print its public key."""
+    from border0.keys import decode_key, encode_key, public_key
+
     if sys.stdin.isatty():
         print("border0: paste a private key and press Enter", file=sys.stderr)
     try:

@@ -4,7 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from border0.cli import connector, key, version
+from border0.cli import (
+    audit,
+    client,
+    connector,
+    device,
+    key,
+    quickstart,
+    recording,
+    session,
+    version,
+)
 from border0.errors import Border0Error
 
 DESCRIPTION = "The self-hosted, application-aware VPN."
@@ -12,6 +22,11 @@ EPILOG = """\
 examples:
   border0 connector start --example      a connector with a generated example, in this folder
   border0 connector start --config FILE  a connector from your own file
+  border0 client hosts                   the services that this device reaches
+  border0 client psql NAME               psql through the tunnel; also: ssh, tcp, socks
+  border0 session ls                     who was where
+  border0 recording play ID              watch a recorded terminal session
+  border0 device export --wg-quick       a device's file for a stock WireGuard client
   border0 key generate                   a WireGuard private key
 """
 
@@ -25,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (connector, key, version):
+    nouns = (quickstart, client, connector, device, session, recording, audit, key, version)
+    for module in nouns:
         module.register(commands)
     return root
 

@@ -5,9 +5,7 @@ file, the key and the nearest valid key; secrets are resolved here and kept in `
 """
 
 import base64
-import binascii
 import json
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,27 +13,18 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
-from border0.connector.tables import Address, Network, Table, nearest
 from border0.connector.upstreams import Upstream, read_upstream
 from border0.errors import Border0Error, ConfigError
+from border0.keys import decode_key
 from border0.policy.model import Policy
 from border0.policy.parse import parse_policy
+from border0.prefixes import Network4And6, read_network
 from border0.secrets import Secret, resolve
+from border0.tables import NAME, Address, Table, nearest
 
 DEFAULT_PORT = 32442
-NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-LOCAL_SERVICES = ("connector_built_in_ssh_service",)
+LOCAL_SERVICES = ("connector_built_in_ssh_service", "connector_file_server")
 MAXIMUM_FILE = 4 * 1024 * 1024
-
-
-@dataclass
-class Network4And6:
-    """The inner prefixes: services are proxied, devices are peers."""
-
-    services_v4: Network
-    services_v6: Network
-    devices_v4: Network
-    devices_v6: Network
 
 
 @dataclass
@@ -81,9 +70,11 @@ class ConnectorConfig:
     policies: dict[str, Policy]
 
 
-def load(path: Path) -> ConnectorConfig:
+def load(path: Path, *, services: bool = True) -> ConnectorConfig:
     """Read and check one file.
 
+    :param services: whether its sockets and policies are wanted; without them none of the
+        secrets that upstreams need is resolved.
     :raises ConfigError: anything unreadable, unknown, missing, contradictory or unresolvable.
     """
     try:
@@ -96,6 +87,8 @@ def load(path: Path) -> ConnectorConfig:
         data = tomllib.loads(raw.decode("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    if not services:
+        data = {key: value for key, value in data.items() if key not in ("socket", "policy")}
     return read(data, path)
 
 
@@ -104,7 +97,7 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
     top = Table(data, path, "")
     base = path.resolve().parent
     connector = top.table("connector")
-    network = _network(top.table("network", optional=True))
+    network = read_network(top.table("network", optional=True))
     policies = _policies(top, base)
     allowed = _local(top.table("local", optional=True))
     devices = [_device(table, network, base) for table in top.tables("device")]
@@ -143,23 +136,6 @@ def _listen_address(table: Table) -> str:
         except ValueError:
             raise table.error(f"{text!r} is not an IP address", "listen_address") from None
     return text
-
-
-def _network(table: Table) -> Network4And6:
-    network = Network4And6(
-        services_v4=table.network("services_v4", 4, "100.126.0.0/24"),
-        services_v6=table.network("services_v6", 6, "fd62:6f72:6465:7231::/64"),
-        devices_v4=table.network("devices_v4", 4, "100.64.0.0/16"),
-        devices_v6=table.network("devices_v6", 6, "fd62:6f72:6465:7230::/64"),
-    )
-    table.close()
-    for services, devices in (
-        (network.services_v4, network.devices_v4),
-        (network.services_v6, network.devices_v6),
-    ):
-        if services.overlaps(devices):
-            raise table.error(f"the prefixes {services} and {devices} overlap")
-    return network
 
 
 def _local(table: Table) -> frozenset[str]:
@@ -207,17 +183,6 @@ def _policy_document(table: Table, base: Path) -> tuple[Mapping[str, Any], str]:
     # The whole policy object, as the API gives it, is as welcome as its policy_data alone.
     inner = document.get("policy_data")
     return (inner if isinstance(inner, dict) else document), "policy_file"
-
-
-def decode_key(text: str) -> bytes:
-    """A WireGuard key: 32 bytes in base64; raises ValueError."""
-    try:
-        key = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise ValueError("not base64") from None
-    if len(key) != 32:
-        raise ValueError(f"{len(key)} bytes instead of 32")
-    return key
 
 
 def _device(table: Table, network: Network4And6, base: Path) -> DeviceEntry:
@@ -275,7 +240,7 @@ def _socket(
     allowed: frozenset[str],
 ) -> SocketEntry:
     name = _name(table)
-    socket_type = table.choice("socket_type", ("database", "ssh", "tls"))
+    socket_type = table.choice("socket_type", ("database", "http", "ssh", "tls"))
     addresses = []
     for version, home in ((4, network.services_v4), (6, network.services_v6)):
         key = f"private_network_ipv{version}"

@@ -22,6 +22,8 @@ from border0.netstack.adapters.endpoints import StackServerEndpoint
 from border0.policy.sql.adapter import ParserProcess
 from border0.policy.sql.cache import StatementCache
 from border0.policy.sql.gate import StatementGate
+from border0.proxies.http.adapter import FileServerFactory, HttpFactory
+from border0.proxies.http.upstream import FileServer, HttpUpstream
 from border0.proxies.postgres.adapter import PostgresFactory
 from border0.proxies.postgres.cancel import CancelRegistry
 from border0.proxies.ssh.adapters.factory import SshFactory
@@ -141,6 +143,10 @@ class ConnectorService(MultiService):
         upstream = socket.upstream
         if isinstance(upstream, TcpUpstream):
             return TcpFactory(upstream.host, upstream.port, admit, self.reactor)
+        if isinstance(upstream, HttpUpstream):
+            return HttpFactory(upstream, admit, self.reactor)
+        if isinstance(upstream, FileServer):
+            return FileServerFactory(upstream, admit, self.reactor)
         if isinstance(upstream, SSHUpstream | BuiltinSSH):
             known = KnownHosts(self.config.state_dir / "ssh" / "known_hosts.json")
             return SshFactory(upstream, admit, self.reactor, self.ssh_keys(), known)

@@ -6,7 +6,6 @@ types/service/ssh_service_configuration.go). `host_keys` and `host_key_policy` a
 
 from pathlib import Path
 
-from border0.connector.tables import Table
 from border0.errors import ConfigError
 from border0.proxies.ssh.adapters.client import private_key
 from border0.proxies.ssh.upstream import (
@@ -17,6 +16,7 @@ from border0.proxies.ssh.upstream import (
     read_host_key,
 )
 from border0.secrets import Secret, resolve
+from border0.tables import Table
 
 BUILT_IN = "connector_built_in_ssh_service"
 

@@ -8,12 +8,14 @@ that this version does not serve are refused with the list of those it does.
 from dataclasses import dataclass
 from pathlib import Path
 
+from border0.connector.http import read_http
 from border0.connector.ssh import read_ssh
-from border0.connector.tables import Table
 from border0.errors import ConfigError
+from border0.proxies.http.upstream import FileServer, HttpUpstream
 from border0.proxies.postgres.upstream import PostgresUpstream
 from border0.proxies.ssh.upstream import BuiltinSSH, SSHUpstream
 from border0.secrets import Secret, resolve
+from border0.tables import Table
 
 TLS_MODES = ("disable", "prefer", "require", "verify-full")
 
@@ -26,8 +28,8 @@ class TcpUpstream:
     port: int
 
 
-Upstream = PostgresUpstream | TcpUpstream | SSHUpstream | BuiltinSSH
-DEFAULT_PORTS = {"postgres": 5432, "ssh": 22}
+Upstream = PostgresUpstream | TcpUpstream | HttpUpstream | FileServer | SSHUpstream | BuiltinSSH
+DEFAULT_PORTS = {"postgres": 5432, "http": 80, "ssh": 22}
 
 
 def read_upstream(
@@ -38,7 +40,8 @@ def read_upstream(
     :param allowed: the built-in services that this machine's owner permits.
     :raises ConfigError: unknown or missing keys, types not served, unresolved references.
     """
-    service_type = table.choice("service_type", ("database", "ssh", "tls"), socket_type)
+    known = ("database", "http", "ssh", "tls")
+    service_type = table.choice("service_type", known, socket_type)
     if service_type != socket_type:
         raise table.error(
             f"service_type {service_type!r} does not fit socket_type {socket_type!r}",
@@ -46,6 +49,8 @@ def read_upstream(
         )
     inner = table.table(f"{service_type}_service_configuration")
     table.close()
+    if service_type == "http":
+        return read_http(inner, allowed), DEFAULT_PORTS["http"]
     if service_type == "ssh":
         return read_ssh(inner, allowed), DEFAULT_PORTS["ssh"]
     upstream = _database(inner) if service_type == "database" else _tls(inner)

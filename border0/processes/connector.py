@@ -21,10 +21,10 @@ from zope.interface import implementer
 
 from border0 import __version__
 from border0._build_info import build_info
-from border0.connector.config import ConnectorConfig, decode_key, load
-from border0.connector.keys import encode_key, load_private_key
+from border0.connector.config import ConnectorConfig, load
 from border0.connector.service import ConnectorService
 from border0.errors import Border0Error
+from border0.keys import decode_key, encode_key, load_private_key
 from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
 from border0.processes import logs

@@ -76,6 +76,8 @@ class Tunnel(Service):
         self.udp = BatchPort(reactor, listen_port, self._received, self._other, interface)
         # Datagrams that are not WireGuard's go here; silence until somebody claims them.
         self.other: Callable[[bytes, Any], object] = lambda data, source: None
+        # Whose connections a peer holds: a device's own addresses, a connector's services.
+        self.flows_of: Callable[[Peer], Iterable[bytes]] = _own_addresses
         self._bound = False
         self._timer: Any = None
         self._timer_at = 0.0
@@ -166,10 +168,14 @@ class Tunnel(Service):
         self.log.debug("handshake with {name} at {where}", name=peer.name, where=peer.endpoint)
         if event.unexpected:
             # A peer that restarted has forgotten its connections: ask each of them at once.
-            for text in peer.allowed_ips:
-                self.stack.probe(ip_interface(str(text)).ip.packed, now)
+            for address in self.flows_of(peer):
+                self.stack.probe(address, now)
             self.driver.flush()
         if self._save is None or not self._save.active():
             self._save = self.reactor.callLater(
                 SAVE_SECONDS, lambda: self.endpoints.save(self.device.peers.values())
             )
+
+
+def _own_addresses(peer: Peer) -> list[bytes]:
+    return [ip_interface(str(text)).ip.packed for text in peer.allowed_ips]

@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.connector.config import ConnectorConfig, load
@@ -85,6 +87,48 @@ MISTAKES = [
 ]
 
 
+HTTP = """
+[[socket]]
+name = "wiki"
+socket_type = "http"
+private_network_ipv4 = "100.126.0.7"
+[socket.upstream_configuration]
+service_type = "http"
+[socket.upstream_configuration.http_service_configuration]
+http_service_type = "standard"
+[socket.upstream_configuration.http_service_configuration.standard_http_service_configuration]
+hostname = "wiki.internal"
+port = 8443
+scheme = "https"
+host_header = "wiki"
+headers = [{ key = "X-Api-Key", value = "from:env:SHOP_PW" }]
+"""
+FILES = """
+[[socket]]
+name = "files"
+socket_type = "http"
+private_network_ipv4 = "100.126.0.8"
+[socket.upstream_configuration.http_service_configuration]
+http_service_type = "connector_file_server"
+[socket.upstream_configuration.http_service_configuration.fileserver_http_service_configuration]
+top_level_directory = "."
+"""
+ALLOW = '[local]\nallow = ["connector_file_server"]\n'
+HTTP_MISTAKES = [
+    ('scheme = "https"', 'scheme = "ftp"', "scheme"),
+    ('scheme = "https"', 'scheme = "http"\nca_certificate = "x"', "only https"),
+    ('host_header = "wiki"', 'host_header = "wi\\nki"', "expected a host name"),
+    ("X-Api-Key", "X_Api_Key", "letters, digits and dashes"),
+    ("X-Api-Key", "X-Auth-Email", "the proxy's own"),
+    ("X-Api-Key", "Transfer-Encoding", "the proxy's own"),
+    ("X-Api-Key", "host", "the proxy's own"),
+    ("from:env:SHOP_PW", "a\\nb", "no control characters"),
+    ("from:env:SHOP_PW", "x" * 4097, "at most 4096"),
+    ("port = 8443", "prot = 8443", "did you mean 'port'?"),
+    ('"standard"', '"connector_file_server"', '[local] allow = ["connector_file_server"]'),
+]
+
+
 class Load(SynchronousTestCase):
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())
@@ -126,6 +170,68 @@ class Load(SynchronousTestCase):
         (self.folder / "p.json").write_text('{"permissions": {"tls": {}}}')
         text = GOOD[: GOOD.index("policy_data")] + 'policy_file = "p.json"\n'
         self.assertIn("eng-read", self.read(text).policies)
+
+    def test_http(self) -> None:
+        upstream: Any = self.read(GOOD + HTTP).sockets[-1].upstream
+        self.assertEqual((upstream.host, upstream.port), ("wiki.internal", 8443))
+        self.assertEqual((upstream.scheme, upstream.host_value), ("https", b"wiki"))
+        self.assertEqual(upstream.headers, [("X-Api-Key", CANARY)])
+        config = self.read(GOOD + HTTP)
+        self.assertEqual(config.sockets[-1].port, 80)
+        self.assertNotIn(CANARY, repr(config))
+        upstream.host_header = ""
+        self.assertEqual(upstream.host_value, b"wiki.internal:8443")
+
+    def test_http_mistakes(self) -> None:
+        for old, new, expected in HTTP_MISTAKES:
+            self.assertIn(old, HTTP)
+            with self.subTest(new[:40]):
+                text = GOOD + HTTP.replace(old, new, 1)
+                error = self.assertRaises(ConfigError, self.read, text)
+                self.assertIn(expected, str(error))
+                self.assertNotIn(CANARY, str(error))
+
+    def test_the_file_server_needs_permission(self) -> None:
+        error = self.assertRaises(ConfigError, self.read, GOOD + FILES)
+        self.assertIn('[local] allow = ["connector_file_server"]', str(error))
+        upstream: Any = self.read(ALLOW + GOOD + FILES).sockets[-1].upstream
+        self.assertEqual(upstream.top_level_directory, str(self.folder.resolve()))
+        text = ALLOW + GOOD + FILES.replace('"."', '"absent"')
+        self.assertIn("is no folder", str(self.assertRaises(ConfigError, self.read, text)))
+        text = ALLOW.replace("file_server", "fileserver") + GOOD
+        error = self.assertRaises(ConfigError, self.read, text)
+        self.assertIn("did you mean 'connector_file_server'?", str(error))
+
+    def test_without_services_no_secret_is_needed(self) -> None:
+        path = self.folder / "connector.toml"
+        path.write_text(GOOD.replace("from:env:SHOP_PW", "from:env:ABSENT_VARIABLE"))
+        self.assertEqual(load(path, services=False).sockets, [])
+
+    def test_the_documented_files(self) -> None:
+        docs = Path(__file__).resolve().parents[2] / "docs"
+        os.environ.update(WIKI_KEY="k", WIKI_TOKEN="t")
+        self.addCleanup(os.environ.pop, "WIKI_KEY")
+        self.addCleanup(os.environ.pop, "WIKI_TOKEN")
+        (self.folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+        (self.folder / "alice.psk").write_text(KEY)
+        (self.folder / "srv").mkdir()
+        (self.folder / "keys").mkdir()
+        private = ed25519.Ed25519PrivateKey.generate().private_bytes(
+            Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()
+        )
+        (self.folder / "keys" / "web-1").write_bytes(private)
+        for page in ("configuration.md", "http.md"):
+            blocks = (docs / page).read_text("utf-8").split("```toml\n")[1:]
+            text = "".join(block.partition("```")[0] for block in blocks)
+            text = text.replace("…base64…", KEY).replace("/srv/share", "srv")
+            if page == "http.md":
+                name = '[[policy]]\nname = "eng-web"\n'
+                allow = '[local]\nallow = ["connector_file_server"]     # files of this machine'
+                self.assertIn(allow, text)
+                text = (
+                    f'[connector]\nname = "lab"\n{name}policy_data.permissions.http = {{}}\n{text}'
+                )
+            self.assertGreaterEqual(len(self.read(text).sockets), 2)
 
     def test_mistakes(self) -> None:
         for old, new, expected in MISTAKES:

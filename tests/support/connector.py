@@ -109,6 +109,44 @@ def tls(
     }
 
 
+def _http(
+    name: str, number: int, policies: Sequence[str], configuration: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "socket_type": "http",
+        "private_network_ipv4": f"100.126.0.{number}",
+        "private_network_ipv6": f"fd62:6f72:6465:7231::{number:x}",
+        "recording_enabled": True,
+        "policies": list(policies),
+        "upstream_configuration": {
+            "service_type": "http",
+            "http_service_configuration": configuration,
+        },
+    }
+
+
+def http(
+    name: str, number: int, port: int, policies: Sequence[str], **upstream: Any
+) -> dict[str, Any]:
+    """One HTTP [[socket]] on port 80; its upstream is loopback."""
+    standard = {"hostname": "127.0.0.1", "port": port, "scheme": "http", **upstream}
+    configuration = {
+        "http_service_type": "standard",
+        "standard_http_service_configuration": standard,
+    }
+    return _http(name, number, policies, configuration)
+
+
+def http_files(name: str, number: int, folder: Path, policies: Sequence[str]) -> dict[str, Any]:
+    """One HTTP [[socket]] on port 80 with the built-in file server."""
+    configuration = {
+        "http_service_type": "connector_file_server",
+        "fileserver_http_service_configuration": {"top_level_directory": str(folder)},
+    }
+    return _http(name, number, policies, configuration)
+
+
 def policy(
     name: str, permissions: Mapping[str, Any], condition: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:

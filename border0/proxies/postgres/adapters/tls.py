@@ -12,9 +12,8 @@ from OpenSSL import SSL, crypto
 from twisted.internet import ssl
 
 from border0.errors import ConfigError
+from border0.proxies.adapters.tls import authorities
 from border0.proxies.postgres.upstream import UpstreamSettings
-
-_BEGIN = "-----BEGIN CERTIFICATE-----"
 
 
 def client_context(upstream: UpstreamSettings) -> Any:
@@ -28,7 +27,7 @@ def client_context(upstream: UpstreamSettings) -> Any:
     if upstream.tls_mode != "verify-full":
         return _Unverified(identity)
     if upstream.ca_certificate:
-        trust: Any = ssl.trustRootFromCertificates(_authorities(upstream.ca_certificate))
+        trust: Any = ssl.trustRootFromCertificates(authorities(upstream.ca_certificate))
     else:
         trust = ssl.platformTrust()
     return ssl.optionsForClientTLS(upstream.host, trust, identity)
@@ -49,17 +48,6 @@ class _Unverified:
 
     def getContext(self) -> Any:
         return self._options.getContext()
-
-
-def _authorities(pem: str) -> list[ssl.Certificate]:
-    parts = [_BEGIN + part for part in pem.split(_BEGIN)[1:]]
-    try:
-        authorities = [ssl.Certificate.loadPEM(part.encode()) for part in parts]
-    except (crypto.Error, SSL.Error, ValueError):
-        authorities = []
-    if not authorities:
-        raise ConfigError("ca_certificate holds no PEM certificate")
-    return authorities
 
 
 def _identity(upstream: UpstreamSettings) -> ssl.PrivateCertificate | None:

@@ -4,6 +4,7 @@ A mistake raises `ConfigError` with the file, the place in it, the key and the n
 It does not know any particular table.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from border0.errors import ConfigError
+
+# What a device, a connector, a socket or a policy may be called.
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 T = TypeVar("T")
 Network = IPv4Network | IPv6Network

@@ -1,14 +1,25 @@
-"""The connector's WireGuard key: made where it is used, mode 0600, never sent anywhere."""
+"""WireGuard keys: made where they are used, files of mode 0600, never sent anywhere."""
 
 import base64
+import binascii
 import os
 import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from border0.connector.config import decode_key
 from border0.errors import ConfigError
+
+
+def decode_key(text: str) -> bytes:
+    """A WireGuard key: 32 bytes in base64; raises ValueError."""
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ValueError("not base64") from None
+    if len(key) != 32:
+        raise ValueError(f"{len(key)} bytes instead of 32")
+    return key
 
 
 def generate_private_key() -> bytes:

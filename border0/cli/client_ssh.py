@@ -1,0 +1,103 @@
+"""`client ssh`: the user's own OpenSSH with the tunnel below it and the map's host keys."""
+
+import getpass
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from border0.cli.client import FAILED
+from border0.cli.client_children import calm, exit_status
+from border0.errors import Border0Error
+from border0.node.config import ServiceEntry, load
+from border0.node.names import service
+
+SSH_FAILED = 255  # ssh's own status for every failure that is not the remote command's
+
+
+def run(home: Path, config: Path, name: str, arguments: list[str], built_in: bool = False) -> int:
+    """ssh's exit status, 125 when the tunnel failed."""
+    user, at, host = name.rpartition("@")
+    map_ = load(config)
+    entry = service(map_, host)
+    if entry.socket_type != "ssh":
+        raise Border0Error(
+            f"{entry.name} is no SSH service but {entry.protocol or entry.socket_type}; "
+            "see border0 client hosts"
+        )
+    if not entry.host_keys:
+        raise Border0Error(
+            f'{config}: [[socket]] "{entry.name}" has no host_keys, so nobody could tell the '
+            "service from an impostor: add the key that the connector prints at start, as "
+            'host_keys = ["ssh-ed25519 AAAA..."]'
+        )
+    program = None if built_in else shutil.which("ssh")
+    if program is None:
+        return _built_in(home, config, entry, user or getpass.getuser(), arguments)
+    folder = Path(tempfile.mkdtemp(prefix="b0-"))
+    try:
+        known = folder / "known_hosts"
+        known.write_text("".join(f"{entry.name} {key}\n" for key in entry.host_keys))
+        failure = folder / "failure"
+        options = ssh_options(home, config, entry, known)
+        environment = {**os.environ, "BORDER0_CLIENT_FAILURE": str(failure)}
+        command = [program, *options, f"{user}{at}{entry.name}", *arguments]
+        child = subprocess.Popen(command, env=environment)
+        calm(child)
+        status = exit_status(child)
+        return FAILED if status == SSH_FAILED and failure.exists() else status
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _built_in(
+    home: Path, config: Path, entry: ServiceEntry, user: str, arguments: list[str]
+) -> int:
+    """The small client of ours, on the tunnel's socket."""
+    if arguments and arguments[0].startswith("-"):
+        raise Border0Error(
+            "OpenSSH's client is not installed, and the built-in one has no options "
+            "(Debian: apt-get install openssh-client)"
+        )
+    near, far = socket.socketpair()
+    with near, far:
+        tunnel = subprocess.Popen(
+            [*_tunnel(home, config, entry)], stdin=far.fileno(), stdout=far.fileno()
+        )
+        far.close()
+        keys = ",".join(key.split()[1] for key in entry.host_keys)
+        words = [sys.executable, "-P", "-m", "border0.node.sshclient", str(near.fileno())]
+        child = subprocess.Popen([*words, user, keys, *arguments], pass_fds=[near.fileno()])
+        near.close()
+        calm(child)
+        status = exit_status(child)
+        tunnel.terminate()
+        return FAILED if tunnel.wait() == FAILED else status
+
+
+def _tunnel(home: Path, config: Path, entry: ServiceEntry) -> list[str]:
+    words = [sys.executable, "-P", "-m", "border0.cli.main", "client", "--home", str(home)]
+    return [*words, "--config", str(config), "tcp", entry.name, "--stdio"]
+
+
+def ssh_options(home: Path, config: Path, entry: ServiceEntry, known: Path) -> list[str]:
+    """What makes ssh go through the tunnel and trust only the map's keys for it."""
+    words = _tunnel(home, config, entry)
+    settings = {
+        "ProxyCommand": " ".join(_percent(shlex.quote(word)) for word in words),
+        "UserKnownHostsFile": f'"{_percent(str(known))}"',
+        "GlobalKnownHostsFile": os.devnull,
+        "HostKeyAlias": entry.name,
+        "StrictHostKeyChecking": "yes",
+        "CheckHostIP": "no",
+        "UpdateHostKeys": "no",
+    }
+    return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+
+
+def _percent(text: str) -> str:
+    return text.replace("%", "%%")

@@ -1,0 +1,129 @@
+"""`border0 quickstart`: everything on this machine with one command, for this user alone."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from border0 import __version__
+from border0._build_info import build_info
+from border0.cli import expose
+from border0.cli.quickhome import Home
+
+TEXT = "run a connector with two demo services on this machine, ready for `border0 client`"
+
+
+def register(commands: Any) -> None:
+    """Add the command to the tree."""
+    command = commands.add_parser("quickstart", help=TEXT, description=TEXT)
+    command.add_argument("--home", metavar="DIR", type=Path, help="default: ~/.border0")
+    command.add_argument(
+        "--listen", metavar="ADDR", default="127.0.0.1", help="where WireGuard listens (loopback)"
+    )
+    command.add_argument(
+        "--expose",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="a service of yours: postgres://user@host/db, ssh://, http://, https://, tcp://",
+    )
+    command.add_argument(
+        "--password", metavar="from:…", default="", help="where the exposed service's password is"
+    )
+    command.add_argument("--no-demo", action="store_true", help="without the demo services")
+    command.add_argument(
+        "--demo-as-root", action="store_true", help="let demo-ssh give out a shell of root"
+    )
+    command.add_argument(
+        "--check", action="store_true", help="try all of it in a temporary home, then clean up"
+    )
+    command.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prepare the home, say what to type next, become the connector."""
+    if options.check:
+        from border0.cli import quickcheck
+
+        return quickcheck.run(options)
+    folder = options.home or Path(os.environ.get("BORDER0_HOME") or Path.home() / ".border0")
+    home = Home(folder.absolute(), options.listen, say=print)
+    choose_demos(home, options)
+    new = home.is_new
+    home.prepare([expose.parse(url, options.password) for url in options.expose])
+    for line in advice(home, new):
+        print(line)
+    sys.stdout.flush()
+    arguments = command_line(home)
+    os.execv(arguments[0], arguments)
+
+
+def choose_demos(home: Home, options: argparse.Namespace) -> None:
+    """No demo shell of root unless it is asked for by name."""
+    home.demo_http = home.demo_ssh = not options.no_demo
+    if not home.is_new or options.no_demo:
+        return
+    if is_root() and not options.demo_as_root:
+        home.demo_ssh = False
+        print("demo-ssh is left out: it would be a shell of root (--demo-as-root allows it).")
+
+
+def is_root() -> bool:
+    """Whether this process runs as root."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def command_line(home: Home, level: str = "warn") -> list[str]:
+    """The connector's process in the foreground; its log shows trouble only."""
+    program = "from twisted.scripts.twistd import run; run()"
+    arguments = [sys.executable, "-c", program, "-n", "--pidfile="]
+    if sys.platform == "linux":
+        arguments.append("--reactor=border0")
+    return [
+        *arguments,
+        "border0-connector",
+        f"--config={home.connector_file}",
+        f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or level}",
+    ]
+
+
+def advice(home: Home, new: bool) -> list[str]:
+    """What to type next, in under ten lines."""
+    from border0.node.config import load
+
+    program = Path(sys.argv[0])
+    name = "border0" if program.name != "border0" else shorter(program)
+    where = "" if home.folder == Path.home() / ".border0" else f" --home {shorter(home.folder)}"
+    build = build_info()
+    lines = [
+        f"border0 {__version__} ({build.kind}: {build.reason}) runs in {shorter(home.folder)}"
+        f"{'' if new else ' again'}. Ctrl-C stops it."
+    ]
+    services = load(home.client_file).services
+    if services:
+        lines.append("In a second terminal:")
+    for service in services[:4]:
+        client = f"  {name} client{where}"
+        if service.socket_type == "ssh":
+            lines.append(f"{client} ssh {service.name}")
+        elif service.protocol == "postgres":
+            lines.append(f"{client} psql {service.name}")
+        elif service.socket_type == "http":
+            lines.append(f"{client} tcp {service.name} --listen 8000   # http://127.0.0.1:8000/")
+        else:
+            lines.append(f"{client} tcp {service.name} --listen {service.port}")
+    lines.append(f"  {name} client{where} hosts          # everything you reach")
+    state = "" if not where else f" --state {shorter(home.folder)}"
+    lines.append(f"  {name} session ls{state or ' --state ~/.border0'}   # who did what")
+    return lines
+
+
+def shorter(path: Path) -> str:
+    """A path as a person would type it here."""
+    for base, prefix in ((Path.cwd(), ""), (Path.home(), "~/")):
+        try:
+            return prefix + str(path.absolute().relative_to(base))
+        except ValueError:
+            continue
+    return str(path)

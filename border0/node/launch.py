@@ -1,0 +1,123 @@
+"""Finds the agent of a home, or starts one: the only place where agents begin.
+
+However many programs begin at once, one starts the agent and the others wait for it. A lock that
+a killed program or agent held is free at once: the system lets go of it.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from border0.errors import Border0Error
+from border0.node.localapi import LocalAddress, NoAgent, Ride, TunnelError, ask
+from border0.node.lock import FileLock
+
+START_SECONDS = 20.0
+AGENT_MODULE = "border0.processes.client"
+READY = b"ready\n"
+
+
+def ride(home: Path, config: Path) -> Ride:
+    """A ride on the home's agent, which is started when there is none.
+
+    :raises Border0Error: it cannot be started; the text says why.
+    """
+    address = LocalAddress(home)
+    address.check()
+    config = config.resolve()
+    try:
+        return Ride(address, config)
+    except NoAgent:
+        pass
+    _make_home(home)
+    deadline = time.monotonic() + 2 * START_SECONDS
+    starting = FileLock(home / "client.starting")
+    while True:
+        patience = deadline - time.monotonic()
+        try:
+            mine = starting.acquire(max(0.0, patience))
+        except OSError as error:
+            raise Border0Error(f"{starting.path}: {error.strerror}") from None
+        if not mine:
+            raise TunnelError("another program has been starting the tunnel for too long")
+        try:
+            try:
+                return Ride(address, config)
+            except NoAgent:
+                pass
+            start_agent(home, config)
+            try:
+                return Ride(address, config)
+            except NoAgent:
+                if time.monotonic() > deadline:
+                    raise TunnelError(
+                        f"the tunnel does not stay up; see {log_file(home)}"
+                    ) from None
+        finally:
+            starting.release()
+
+
+def log_file(home: Path) -> Path:
+    """Where the agent of a home writes."""
+    return home / "client.log"
+
+
+def _make_home(home: Path) -> None:
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Border0Error(f"{home}: {error.strerror}; choose another with --home DIR") from None
+
+
+def start_agent(home: Path, config: Path) -> None:
+    """Start a detached agent and wait until it serves.
+
+    :raises Border0Error: what it said about why it cannot.
+    """
+    command = [sys.executable, "-P", "-m", AGENT_MODULE, "agent", "--home", str(home)]
+    command += ["--config", str(config)]
+    options: dict[str, object] = {}
+    if sys.platform == "win32":
+        options["creationflags"] = subprocess.DETACHED_PROCESS | subprocess.CREATE_NEW_PROCESS_GROUP
+    else:
+        options["start_new_session"] = True
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    child = subprocess.Popen(  # type: ignore[call-overload]
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=home,
+        env=environment,
+        **options,
+    )
+    with child.stdout as pipe:
+        # It says one thing, then closes its end: that it serves, or why it cannot.
+        said = pipe.read()
+    if said != READY:
+        text = said.decode("utf-8", "replace").strip()
+        raise Border0Error(text or f"the tunnel could not be started; see {log_file(home)}")
+    # It lives on without us; Popen shall not complain that nobody waited for it.
+    child.returncode = 0
+
+
+def stop(home: Path) -> int | None:
+    """End the home's agent and wait for its end; its process id, None when none ran."""
+    address = LocalAddress(home)
+    address.check()
+    try:
+        connection, answer = ask(address, {"stop": True})
+    except NoAgent:
+        return None
+    with connection:
+        connection.settimeout(START_SECONDS)
+        try:
+            while connection.recv(4096):
+                pass
+        except TimeoutError:
+            raise TunnelError(f"process {answer.get('pid')} does not end") from None
+        except OSError:
+            pass
+    return int(answer["pid"])

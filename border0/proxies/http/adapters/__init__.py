@@ -1,0 +1,1 @@
+"""HTTP's Twisted side: connections, upstreams, files."""
