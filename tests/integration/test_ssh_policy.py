@@ -279,15 +279,16 @@ class BuiltIn(SSHCase):
         os.close(far)
         os.write(near, b"PS1=; stty -echo; echo rea''dy\n")
         read_until(near, b"ready")
-        os.write(near, b"stty size; sleep 60\n")
+        os.write(near, b"stty size\n")
         read_until(near, b"33 101")
+        trap = b"trap 'echo ca''ught; exit 4' INT; echo ar''med; while :; do sleep 1; done"
+        os.write(near, b'exec sh -c "' + trap + b'"\n')
+        read_until(near, b"armed")
         os.write(near, b"\x03")
-        os.write(near, b"echo af''ter $?\n")
-        read_until(near, b"after 130")
-        os.write(near, b"exit 4\n")
+        read_until(near, b"caught")
         self.assertEqual(child.wait(15), 4)
         self.wait_for_record(proxy, type="session.end")
-        self.assertIn("after 130", proxy.casts()[0].read_text())
+        self.assertIn("caught", proxy.casts()[0].read_text())
 
     def test_policy_applies(self):
         proxy = self.start(ssh(exec={"commands": ["echo [a-z]+"]}))
