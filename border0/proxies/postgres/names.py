@@ -6,7 +6,7 @@ or be skipped, and then the name still stands for what it stood for. What SQL st
 """
 
 from border0.proxies.postgres.codec import ProtocolError
-from border0.proxies.postgres.replies import (
+from border0.proxies.postgres.expected import (
     BOUND,
     CLOSED,
     PARSED,

@@ -12,14 +12,26 @@ the last ReadyForQuery carried.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from border0.proxies.postgres import codec
 from border0.proxies.postgres.codec import ProtocolError
+from border0.proxies.postgres.expected import (
+    ALLOWED,
+    BOUND,
+    CLOSED,
+    COPY_ENDED,
+    DESCRIBED,
+    PARSED,
+    SKIPPING,
+    SYNCED,
+    Change,
+    Denied,
+    Expected,
+    Recorder,
+    Running,
+)
 
 HELD_LIMIT = 64 * 1024  # bytes of a message whose body is read; longer ones pass unread
-ALLOWED = "allowed"
-DENIED = "denied"
 
 _HEADER = codec.HEADER.unpack_from
 _LIMIT = codec.MESSAGE_LIMIT
@@ -27,86 +39,6 @@ _LIMIT = codec.MESSAGE_LIMIT
 _READ = frozenset(b"CESZ")
 
 
-class Verdict(Protocol):
-    """The policy's answer for one statement, with what its record needs."""
-
-    allowed: bool
-    text: str  # JSON string literal
-    klass: str
-    tables: str  # JSON array literal
-    policy: str
-    clause: str
-    reason: str
-
-
-class Recorder(Protocol):
-    """The part of the session log that a relay writes to."""
-
-    def query(  # noqa: D102
-        self,
-        text_json: str,
-        klass: str,
-        tables_json: str,
-        *,
-        at: float,
-        duration_ms: float,
-        rows: int,
-        status: str,
-        decision: str,
-        policy: str = "",
-        reason: str = "",
-    ) -> None: ...
-
-
-class Expected:
-    """A reply that the server owes; the plain kinds are told apart by identity."""
-
-    __slots__ = ()
-
-
-class Running(Expected):
-    """A simple query or an Execute under way. `limit`: the row limit of an Execute, 0 for none."""
-
-    __slots__ = ("at", "copying", "limit", "rows", "simple", "status", "verdict")
-
-    def __init__(self, verdict: Verdict, at: float, simple: bool, limit: int) -> None:
-        self.verdict = verdict
-        self.at = at
-        self.simple = simple
-        self.limit = limit
-        self.rows = 0
-        self.status = "ok"
-        self.copying = False
-
-
-class Denied(Expected):
-    """A failing statement that stands for a denied one; `reply` is what the client gets."""
-
-    __slots__ = ("mark", "reply", "simple")
-
-    def __init__(self, mark: bytes, reply: bytes, simple: bool) -> None:
-        self.mark = mark
-        self.reply = reply
-        self.simple = simple
-
-
-class Change(Expected):
-    """A message whose effect counts only when the server confirms it with `reply`."""
-
-    __slots__ = ("reply",)
-
-    reply: Expected
-
-    def settle(self) -> None:
-        """The server did it."""
-
-    def undo(self) -> None:
-        """The server did not do it."""
-
-
-PARSED, BOUND, CLOSED, DESCRIBED, SYNCED, COPY_ENDED = (Expected() for _ in range(6))
-# After an error of the extended protocol: whatever comes is skipped up to the next Sync.
-SKIPPING = Expected()
 _COMPLETIONS = {49: PARSED, 50: BOUND, 51: CLOSED, 84: DESCRIBED, 110: DESCRIBED}
 
 

@@ -17,12 +17,10 @@ A denied statement:
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 from border0.proxies.postgres import codec, denial
 from border0.proxies.postgres.codec import ProtocolError
-from border0.proxies.postgres.names import Binding, Names, Statements
-from border0.proxies.postgres.replies import (
+from border0.proxies.postgres.expected import (
     BOUND,
     CLOSED,
     COPY_ENDED,
@@ -30,11 +28,14 @@ from border0.proxies.postgres.replies import (
     DESCRIBED,
     SYNCED,
     Denied,
+    Gate,
     Recorder,
-    Replies,
     Running,
+    Unnamed,
     Verdict,
 )
+from border0.proxies.postgres.names import Binding, Names, Statements
+from border0.proxies.postgres.replies import Replies
 
 STATEMENT_LIMIT = 1 << 20  # bytes of a Query or Parse
 NAMES_LIMIT = 8192  # bytes in which a Bind has its portal and statement names
@@ -45,33 +46,6 @@ _LIMIT = codec.MESSAGE_LIMIT
 _NO_LIMIT = bytes(4)
 _EVERYTHING = 1 << 62  # bytes to wait for while a judgement is awaited
 _KINDS = frozenset(b"QPBECDSHFdcfX")
-
-
-class Gate(Protocol):
-    """The policy's side of a session, see border0.policy.sql."""
-
-    def decide(  # noqa: D102
-        self, sql: bytes, answered: Callable[[Verdict], None] | None = None
-    ) -> Verdict | None: ...
-    def decide_function_call(self) -> Verdict: ...  # noqa: D102
-    def parameter_status(self, name: str, value: str) -> None: ...  # noqa: D102
-
-
-class Unnamed:
-    """A verdict for what has no statement text of its own."""
-
-    __slots__ = ("allowed", "clause", "klass", "policy", "reason", "tables", "text")
-
-    def __init__(
-        self, text: str, allowed: bool, policy: str = "", clause: str = "", reason: str = ""
-    ) -> None:
-        self.text = f'"{text}"'
-        self.klass = "unclassified"
-        self.tables = "[]"
-        self.allowed = allowed
-        self.policy = policy
-        self.clause = clause
-        self.reason = reason
 
 
 _CURSOR = Unnamed("(execute a cursor or portal of an earlier statement)", True)
