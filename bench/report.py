@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 from collections.abc import Sequence
@@ -17,10 +18,23 @@ class Rounds:
         """Note one figure of the current round."""
         self.figures.setdefault(measure, {}).setdefault(contestant, []).append(figure)
 
+    def fail(self, measure: str, contestant: str, error: Exception) -> None:
+        """Note and tell that the current round has no figure, so that later rounds stay pairs."""
+        print(f"{contestant}: {measure}: {error}", file=sys.stderr)
+        self.add(measure, contestant, math.nan)
+
+    def failures(self) -> list[str]:
+        """Return one line for each measure that a contestant failed in some round."""
+        return [
+            f"{contestant}: {measure}: {count} of {len(figures)} rounds failed"
+            for measure, contestants in self.figures.items()
+            for contestant, figures in contestants.items()
+            if (count := sum(map(math.isnan, figures)))
+        ]
+
     def median(self, measure: str, contestant: str) -> float:
         """Return the median of a contestant's rounds; not a number when there are none."""
-        figures = self.figures.get(measure, {}).get(contestant, [])
-        return statistics.median(figures) if figures else float("nan")
+        return _median(self.figures.get(measure, {}).get(contestant, []))
 
     def ratio(self, measure: str, ours: str, theirs: str) -> float:
         """Return the median of the ratios round by round."""
@@ -29,8 +43,7 @@ class Rounds:
             self.figures.get(measure, {}).get(theirs, []),
             strict=False,
         )
-        ratios = [one / other for one, other in pairs if other]
-        return statistics.median(ratios) if ratios else float("nan")
+        return _median([one / other for one, other in pairs if other])
 
     def difference(self, measure: str, ours: str, theirs: str) -> float:
         """Return the median of the differences round by round."""
@@ -39,8 +52,7 @@ class Rounds:
             self.figures.get(measure, {}).get(theirs, []),
             strict=False,
         )
-        differences = [one - other for one, other in pairs]
-        return statistics.median(differences) if differences else float("nan")
+        return _median([one - other for one, other in pairs])
 
     def table(self, contestants: Sequence[str], ours: str, against: Sequence[str]) -> str:
         """Render medians, and our ratio to each of the others."""
@@ -59,6 +71,11 @@ class Rounds:
             )
             for row in rows
         )
+
+
+def _median(figures: Sequence[float]) -> float:
+    known = [figure for figure in figures if not math.isnan(figure)]
+    return statistics.median(known) if known else math.nan
 
 
 def _number(figure: float) -> str:
@@ -85,6 +102,12 @@ class Verdicts:
         word = "aim met" if met else "floor held" if held else "FLOOR MISSED"
         print(f"{what}: {figure:.2f}  floor {sign} {floor:g}, aim {sign} {aim:g}: {word}")
         self.held = self.held and held
+
+    def complete(self, rounds: Rounds) -> None:
+        """Judge that every round gave its figures: a median hides those that failed."""
+        for line in rounds.failures():
+            print(f"{line}: FLOOR MISSED")
+            self.held = False
 
     def exit(self, strict: bool) -> None:
         """End the program: status 1 when a floor was missed and somebody asked to be strict."""

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class Benchmarks(SynchronousTestCase):
     timeout = 180
 
-    def run_quickly(self, module):
+    def run_quickly(self, module, *options):
         done = subprocess.run(
-            [sys.executable, "-m", module, "--quick"],
+            [sys.executable, "-m", module, "--quick", *options],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -34,3 +34,8 @@ class Benchmarks(SynchronousTestCase):
     @requires("namespaces", "tun", "wg", "wireguard-go")
     def test_dataplane(self):
         self.run_quickly("bench.dataplane")
+
+    @slow
+    @requires("namespaces", "tun", "wg", "wireguard-go", "ssh", "sshd", "sftp-server")
+    def test_ssh_through_the_tunnel(self):
+        self.run_quickly("bench.ssh", "--tunnel-only")
