@@ -60,18 +60,31 @@ def run(options: argparse.Namespace) -> int:
 
 
 def choose_demos(home: Home, options: argparse.Namespace) -> None:
-    """No demo shell of root unless it is asked for by name."""
+    """No demo shell of root unless it is asked for by name, and none where there is no shell."""
     home.demo_http = home.demo_ssh = not options.no_demo
     if not home.is_new or options.no_demo:
         return
     if is_root() and not options.demo_as_root:
         home.demo_ssh = False
         print("demo-ssh is left out: it would be a shell of root (--demo-as-root allows it).")
+    elif (shell := login_shell()) and Path(shell).name in ("nologin", "false"):
+        home.demo_ssh = False
+        print(f"demo-ssh is left out: this user's shell is {shell}.")
 
 
 def is_root() -> bool:
     """Whether this process runs as root."""
     return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+def login_shell() -> str:
+    """This user's shell, "" where nobody knows."""
+    try:
+        import pwd
+
+        return pwd.getpwuid(os.geteuid()).pw_shell
+    except (ImportError, KeyError):
+        return ""
 
 
 def command_line(home: Home, level: str = "warn") -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, UNIXClientEndpoint
+from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.python.failure import Failure
 
@@ -23,6 +24,8 @@ from border0.node.localapi import (
     refusal,
 )
 from border0.node.splice import Leg
+
+_DONE = Failure(ConnectionDone())
 
 
 class Rider:
@@ -113,7 +116,7 @@ class AgentLeg(Leg):
         self._rider, self._request = rider, request
         self._buffer = b""
         self._waiting = True
-        self._confirmed = self._end_seen = False
+        self._confirmed = self._end_seen = self._closed_early = False
         self.stream = 0
         self.early = b""
         # Sees the service's first bytes before they are passed on.
@@ -174,12 +177,16 @@ class AgentLeg(Leg):
         self._confirmed = True
         if self._end_seen and not self.ended:
             super().readConnectionLost()
+        if self._closed_early:
+            self._forget(_DONE)
 
     def give_up(self) -> None:
         """The stream is lost."""
         if self.other is not None:
             self.other.abort()
         self.abort()
+        if self._closed_early:
+            self._forget(_DONE)
 
     def broken(self, reason: str) -> None:
         """The program's own side is gone: so is the service's."""
@@ -187,7 +194,14 @@ class AgentLeg(Leg):
         self.abort()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Forget it."""
+        """Forget it, unless the agent's word on its end is still on the way."""
+        if self._end_seen and not self._confirmed and not self._waiting and not self._rider.dead:
+            self.gone = self._closed_early = True
+            return
+        self._forget(reason)
+
+    def _forget(self, reason: Failure) -> None:
+        self._closed_early = False
         self._rider.streams.pop(self.stream, None)
         self.refused(TunnelError("the agent went away"))
         super().connectionLost(reason)

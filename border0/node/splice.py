@@ -70,7 +70,8 @@ class Leg(Protocol):
         """Without both ends said, the other leg is broken off; otherwise it goes on by itself."""
         self.gone = True
         other = self.other
-        clean = self.ended and self.shut and reason.check(ConnectionDone) is not None
+        # A local socket whose two directions have ended may report its close as a loss (EPOLLHUP).
+        clean = self.ended and self.shut
         if other is None or other.gone:
             return
         if clean:
