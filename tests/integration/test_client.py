@@ -212,6 +212,7 @@ class Refusals(Case):
 
 @requires(*DATABASE)
 class Listeners(Case):
+    # Fails now and then on a loaded machine: a paused relay may lose the end of a stream.
     @long_only
     def test_a_port_and_a_socket_file(self) -> None:
         path = self.home.folder / "echo.sock"
