@@ -17,7 +17,7 @@ from typing import Any
 from tests.integration.client_stage import ClientCase, Flood
 from tests.support import children
 from tests.support.client import stranger
-from tests.support.counterparts import long_only, requires
+from tests.support.counterparts import requires
 
 MEGABYTE = 1 << 20
 BULK = random.Random(1).randbytes(20 * MEGABYTE)
@@ -212,8 +212,6 @@ class Refusals(Case):
 
 @requires(*DATABASE)
 class Listeners(Case):
-    # Fails now and then on a loaded machine: a paused relay may lose the end of a stream.
-    @long_only
     def test_a_port_and_a_socket_file(self) -> None:
         path = self.home.folder / "echo.sock"
         for at in ("127.0.0.1:0", "0", "[::1]:0", f"unix:{path}"):

@@ -365,6 +365,21 @@ class ClosingTests(unittest.SynchronousTestCase):
         script.after(60)
         self.assertEqual(script.stack.connections, 0)
 
+    def test_a_reset_in_time_wait_takes_nothing_from_a_paused_reader(self) -> None:
+        script = self.opened()
+        script.connection.pause()
+        script.connection.shutdown()
+        script.out()
+        script.send(ACK | PSH, 1, 2, b"kept")
+        script.send(FIN | ACK, 5, 2)
+        # The peer has forgotten the flow and answers a late ACK of ours.
+        self.assertEqual(script.send(RST, 6, 2), [])
+        self.assertEqual(script.events, ["established"])
+        script.connection.resume()
+        self.assertEqual(script.out(), [])
+        self.assertEqual(script.received, [b"kept"])
+        self.assertEqual(script.events, ["established", "eof", ("closed", None)])
+
     def test_new_syn_in_time_wait(self) -> None:
         script = self.opened()
         script.connection.shutdown()

@@ -158,6 +158,8 @@ def _answer(flows: Flows, tcb: Tcb, size: int) -> None:
 
 
 def _reset(flows: Flows, tcb: Tcb, sequence: int) -> None:
+    if tcb.state == TIME_WAIT:
+        return  # both sides have everything; a paused reader still wants it (RFC 1337 §3)
     if sequence == tcb.rcv_nxt:
         flows.drop(tcb, RESET)
     else:

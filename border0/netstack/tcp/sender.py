@@ -40,7 +40,8 @@ def emit(flows: Flows, tcb: Tcb, out: list[bytes], room: int) -> bool:
     if state <= SYN_RCVD:
         return False
     if state == TIME_WAIT:
-        send_ack(flows, tcb, out)
+        if tcb.ack_now:  # unasked, it would meet a peer that has forgotten the flow
+            send_ack(flows, tcb, out)
         return False
     if tcb.pending:
         coalesce(tcb)
