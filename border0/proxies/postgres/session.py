@@ -22,7 +22,6 @@ from border0.proxies.postgres import codec, denial
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.expected import (
     BOUND,
-    CLOSED,
     COPY_ENDED,
     DENIED,
     DESCRIBED,
@@ -34,8 +33,7 @@ from border0.proxies.postgres.expected import (
     Unnamed,
     Verdict,
 )
-from border0.proxies.postgres.names import Binding, Names, Statements
-from border0.proxies.postgres.replies import Replies
+from border0.proxies.postgres.extended import RUN_UNNAMED, Extended, parse_body
 
 STATEMENT_LIMIT = 1 << 20  # bytes of a Query or Parse
 NAMES_LIMIT = 8192  # bytes in which a Bind has its portal and statement names
@@ -43,22 +41,11 @@ SHORT_LIMIT = 8192  # bytes of an Execute, Close, Describe
 
 _HEADER = codec.HEADER.unpack_from
 _LIMIT = codec.MESSAGE_LIMIT
-_NO_LIMIT = bytes(4)
 _EVERYTHING = 1 << 62  # bytes to wait for while a judgement is awaited
 _KINDS = frozenset(b"QPBECDSHFdcfX")
 
 
-_CURSOR = Unnamed("(execute a cursor or portal of an earlier statement)", True)
-_UNKNOWN = Unnamed("(bind a statement of unknown text)", True)
-_UNKNOWN_DENIED = Unnamed(
-    "(bind a statement of unknown text)",
-    False,
-    clause="unclassified",
-    reason="this session has not prepared a statement of that name",
-)
-
-
-class Session(Replies):
+class Session(Extended):
     """One client and one server connection after both logins.
 
     :param gate: judges the statements.
@@ -84,11 +71,10 @@ class Session(Replies):
         failed: Callable[[ProtocolError], None] = lambda error: None,
         statement_limit: int = STATEMENT_LIMIT,
     ) -> None:
-        super().__init__(to_client, log, gate.parameter_status, clock)
+        super().__init__(to_client, log, gate.parameter_status, clock, restricted)
         self.to_server = to_server
         self._decide = gate.decide
         self._decide_function_call = gate.decide_function_call
-        self._restricted = restricted
         self._hold = hold
         self._failed = failed
         self._random = random_bytes
@@ -98,13 +84,6 @@ class Session(Replies):
         self._ended = False
         self.bytes_in = 0
         self.terminated = False  # the client said Terminate
-        self._statements = Statements()
-        self._known = self._statements.verdicts.get
-        self._portals = Names()
-        self._bindings: dict[bytes, Binding] = {}  # Binds of portals that are under way
-        self._pipeline = 0  # Syncs so far
-        self._unsynced = False  # extended messages went out after the last Sync
-        self._discarding = False  # drop everything up to the next Sync
         self._pass = 0  # bytes of a message still to come that go on unread
         self._lose = 0  # bytes of a message still to come that are dropped
         self._in: list[bytes] = []  # an unfinished message that is read
@@ -141,6 +120,9 @@ class Session(Replies):
                 self._lose = at - end
                 return
             self._lose = 0
+        elif not at and data.endswith(RUN_UNNAMED) and self._run(data):
+            self.to_server(data)
+            return
         while end - at >= 5:
             kind, size = _HEADER(data, at)
             if size < 4 or size > _LIMIT or kind not in _KINDS:
@@ -165,7 +147,7 @@ class Session(Replies):
                     sql = data[at + 5 : stop - 1]
                     ended = data[stop - 1 : stop]
                 else:
-                    name, sql, ended = _parse_body(data[at + 5 : stop])
+                    name, sql, ended = parse_body(data[at + 5 : stop])
                 if ended != b"\0" or b"\0" in sql:
                     raise ProtocolError("the client sent a statement that is no single string")
                 verdict = self._answer or self._decide(sql, self._on_answer)
@@ -277,60 +259,6 @@ class Session(Replies):
         if self._want < _EVERYTHING // 2:
             self._hold(False)
 
-    def _bind(self, body: bytes) -> Verdict | None:
-        """Book a Bind; returns the refusal when it must not go on."""
-        first = body.find(b"\0")
-        second = body.find(b"\0", first + 1)
-        if first < 0 or second < 0:
-            raise ProtocolError("the client sent a Bind without names")
-        name, portal = body[first + 1 : second], body[:first]
-        verdict, certain = self._statements.find(name, self._pipeline)
-        if verdict is None:
-            # It may come from an SQL-level PREPARE; or the server says that there is none.
-            if self._restricted:
-                return _UNKNOWN_DENIED
-            verdict, certain = _UNKNOWN, True
-        if portal:
-            self._forget_portals()
-        self._unsynced = True
-        if certain and not portal:
-            self._bindings.pop(portal, None)
-            self._portals.put(portal, verdict)
-            self.expected.append(BOUND)
-        else:
-            doubt = None if certain else name
-            self.expected.append(
-                Binding(self._statements, doubt, self._portals, portal, verdict, self._bindings)
-            )
-        return None
-
-    def _forget_portals(self) -> None:
-        """Portals end with their transaction."""
-        if not self.expected and self.status == codec.IDLE and not self._unsynced:
-            self._portals.clear()
-
-    def _execute(self, body: bytes) -> Running:
-        if len(body) < 5 or body[-5]:
-            raise ProtocolError("the client sent a malformed Execute")
-        limit = 0 if body.endswith(_NO_LIMIT) else int.from_bytes(body[-4:], "big")
-        portal = body[:-5]
-        if portal:
-            self._forget_portals()
-        running = Running(self._portals.get(portal) or _CURSOR, self._clock(), False, limit)
-        if self._bindings:
-            binding = self._bindings.get(portal)
-            if binding is not None:
-                binding.runs.append(running)
-        return running
-
-    def _close(self, body: bytes) -> None:
-        if body[:1] == b"P":
-            self._portals.drop(body[1:-1])
-            self._bindings.pop(body[1:-1], None)
-            self.expected.append(CLOSED)
-        else:
-            self.expected.append(self._statements.close(body[1:-1], self._pipeline))
-
     def _too_long(self, simple: bool) -> None:
         limit = self._statement_limit
         verdict = Unnamed(
@@ -393,12 +321,3 @@ class Session(Replies):
         self._ended = True
         self._in.clear()
         super().abandon(status)
-
-
-def _parse_body(body: bytes) -> tuple[bytes, bytes, bytes]:
-    """Statement name, text and the text's terminator of a Parse."""
-    first = body.find(b"\0")
-    second = body.find(b"\0", first + 1)
-    if first < 0 or second < 0:
-        raise ProtocolError("the client sent a malformed Parse")
-    return body[:first], body[first + 1 : second], b"\0"

@@ -58,6 +58,23 @@ GOOD_SERVER = st.sampled_from(
     ]
 )
 
+END = fakes.describe(b"", b"P") + fakes.execute() + fakes.SYNC
+RUNS = st.sampled_from(
+    [
+        fakes.bind(b"s") + END,
+        fakes.bind(b"s", tail=b"\0" * 40 + END) + END,
+        fakes.bind(b"unknown") + END,
+        fakes.bind(b"s") + fakes.bind(b"s") + END,
+        fakes.parse(b"SELECT 9", b"s") + fakes.bind(b"s") + END,
+        fakes.parse(b"SELECT 9", b"s") + fakes.SYNC,
+        fakes.parse(b"DENY", b"s"),
+        codec.message(b"B", b"\0s") + END,
+        codec.message(b"B", b"p\0s\0" + bytes(6)) + END,
+        END,
+        fakes.SYNC,
+    ]
+)
+
 
 def feed(call, data, size):
     """What came of it: the error's text, or nothing."""
@@ -93,6 +110,25 @@ class Sessions(SynchronousTestCase):
         whole = run(sent, answered, len(sent + answered) + 1, status)
         parts = run(sent, answered, size, status)
         self.assertEqual(whole[:2], parts[:2])
+
+    @RULES
+    @given(st.lists(RUNS, max_size=8), st.lists(GOOD_SERVER, max_size=25), st.integers(1, 30))
+    def test_a_run_in_one_chunk_is_as_its_messages_one_by_one(self, runs, server, size):
+        states = []
+        for cut in (1 << 20, size):
+            harness = Harness()
+            harness.client(fakes.parse(b"SELECT 2", b"s") + fakes.SYNC)
+            harness.server(fakes.PARSED, fakes.IDLE)
+            for sent in runs:
+                feed(harness.session.client, sent, cut)
+            feed(harness.session.server, b"".join(server), 1 << 20)
+            session = harness.session
+            portals = {name: one.text for name, one in session._portals.verdicts.items()}
+            names = (session._pipeline, session._unsynced, portals)
+            kinds = [type(entry) for entry in session.expected]
+            states.append((b"".join(harness.to_server), names, kinds))
+            states[-1] += (harness.log.lines, session._discarding, len(session._bindings))
+        self.assertEqual(states[0], states[1])
 
     @RULES
     @given(st.lists(ANY_FRAME, max_size=12), st.lists(ANY_FRAME, max_size=12))
