@@ -36,6 +36,8 @@ def register(commands: Any) -> None:
     way = tcp.add_mutually_exclusive_group(required=True)
     way.add_argument("--listen", metavar="[ADDR:]PORT|unix:PATH", help="serve until Ctrl-C")
     way.add_argument("--stdio", action="store_true", help="one connection, as a ProxyCommand")
+    fdpass = "one connection, for OpenSSH's ProxyUseFdpass: faster than --stdio"
+    way.add_argument("--fdpass", action="store_true", help=fdpass)
     others = "let everybody who reaches the listener in as you"
     tcp.add_argument("--allow-others", action="store_true", help=others)
     socks = verb("socks", "a SOCKS5 proxy for every service", run_socks)
@@ -135,17 +137,21 @@ def run_tcp(options: argparse.Namespace) -> int:
     """One service, on standard input and output or on a listener."""
     home, config = paths(options)
     try:
-        if not options.stdio:
+        if options.listen:
             from border0.cli import client_forward
 
             return client_forward.tcp(home, config, options)
-        from border0.node import stdio
+        from border0.node import handover, stdio
+        from border0.node.launch import connect
         from border0.node.localapi import split_port
 
         if options.allow_others:
             raise Border0Error("--allow-others is for --listen")
         name, port = split_port(options.name)
-        stdio.run(home, config, name, port)
+        if options.fdpass:
+            handover.pass_on(connect(home, config, name, port, outlives=True)[1])
+        else:
+            stdio.run(home, config, name, port)
     except Border0Error as error:
         complain(error)
         note_failure(error)

@@ -15,6 +15,7 @@ from border0.errors import Border0Error
 from border0.node.config import ServiceEntry, load
 from border0.node.forwards import ForwardFactory, ListenAt, LocalLeg, listen
 from border0.node.launch import ride
+from border0.node.localapi import AGENT_ENDED
 from border0.node.names import service
 from border0.node.rides import AgentLeg, Rider
 
@@ -49,7 +50,7 @@ def run(home: Path, config: Path, name: str, arguments: list[str]) -> int:
 
     reactor: Any = installed
     failed: list[str] = []
-    ended = "the process that held the tunnel ended; try again"
+    ended = AGENT_ENDED
     rider = Rider(reactor, riding, failed.append, lambda: failed.append(ended))
     factory = PsqlFactory(rider, name, failed)
     folder = Path(tempfile.mkdtemp(prefix="b0-"))

@@ -10,10 +10,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from border0.cli.client import FAILED
+from border0.cli.client import FAILED, complain
 from border0.cli.client_children import calm, exit_status
 from border0.errors import Border0Error
+from border0.node import handover
 from border0.node.config import ServiceEntry, load
+from border0.node.launch import connect, ride
+from border0.node.localapi import TunnelError
 from border0.node.names import service
 
 SSH_FAILED = 255  # ssh's own status for every failure that is not the remote command's
@@ -42,16 +45,45 @@ def run(home: Path, config: Path, name: str, arguments: list[str], built_in: boo
     try:
         known = folder / "known_hosts"
         known.write_text("".join(f"{entry.name} {key}\n" for key in entry.host_keys))
+        command = [program, f"{user}{at}{entry.name}", *arguments]
+        if handover.possible():
+            return _handed_over(home, config, entry, known, command)
         failure = folder / "failure"
-        options = ssh_options(home, config, entry, known)
-        environment = {**os.environ, "BORDER0_CLIENT_FAILURE": str(failure)}
-        command = [program, *options, f"{user}{at}{entry.name}", *arguments]
-        child = subprocess.Popen(command, env=environment)
+        proxy = shlex.join(_tunnel(home, config, entry))
+        command[1:1] = ssh_options(entry, known, proxy)
+        child = subprocess.Popen(
+            command, env={**os.environ, "BORDER0_CLIENT_FAILURE": str(failure)}
+        )
         calm(child)
         status = exit_status(child)
         return FAILED if status == SSH_FAILED and failure.exists() else status
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _handed_over(
+    home: Path, config: Path, entry: ServiceEntry, known: Path, command: list[str]
+) -> int:
+    """Run ssh on a connection that it gets as a descriptor."""
+    riding, number = ride(home, config), 0
+
+    def open_stream() -> socket.socket:
+        nonlocal riding, number
+        riding, stream, number = connect(home, config, entry.name, None, outlives=True, on=riding)
+        return stream
+
+    giver = handover.Handover(known.parent, open_stream)
+    options = [*ssh_options(entry, known, giver.command), "-o", "ProxyUseFdpass=yes"]
+    child = subprocess.Popen([command[0], *options, *command[1:]])
+    calm(child)
+    status = exit_status(child)
+    giver.close()
+    if status == SSH_FAILED:
+        reason = riding.bad_news(number) if giver.error is None else str(giver.error)
+        if reason:
+            complain(TunnelError(reason))
+            return FAILED
+    return status
 
 
 def _built_in(
@@ -84,11 +116,10 @@ def _tunnel(home: Path, config: Path, entry: ServiceEntry) -> list[str]:
     return [*words, "--config", str(config), "tcp", entry.name, "--stdio"]
 
 
-def ssh_options(home: Path, config: Path, entry: ServiceEntry, known: Path) -> list[str]:
+def ssh_options(entry: ServiceEntry, known: Path, proxy: str) -> list[str]:
     """What makes ssh go through the tunnel and trust only the map's keys for it."""
-    words = _tunnel(home, config, entry)
     settings = {
-        "ProxyCommand": " ".join(_percent(shlex.quote(word)) for word in words),
+        "ProxyCommand": _percent(proxy),
         "UserKnownHostsFile": f'"{_percent(str(known))}"',
         "GlobalKnownHostsFile": os.devnull,
         "HostKeyAlias": entry.name,

@@ -1,21 +1,23 @@
 """The `border0` program: finds the command, runs it, turns errors into one line and a status."""
 
 import argparse
+import importlib
 import sys
 from collections.abc import Sequence
 
-from border0.cli import (
-    audit,
-    client,
-    connector,
-    device,
-    key,
-    quickstart,
-    recording,
-    session,
-    version,
-)
 from border0.errors import Border0Error
+
+NOUNS = (
+    "quickstart",
+    "client",
+    "connector",
+    "device",
+    "session",
+    "recording",
+    "audit",
+    "key",
+    "version",
+)
 
 DESCRIPTION = "The self-hosted, application-aware VPN."
 EPILOG = """\
@@ -32,8 +34,8 @@ examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command tree."""
+def parser(noun: str = "") -> argparse.ArgumentParser:
+    """The command tree; of a known `noun` that branch alone, so that no other code is loaded."""
     root = argparse.ArgumentParser(
         prog="border0",
         description=DESCRIPTION,
@@ -41,15 +43,15 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    nouns = (quickstart, client, connector, device, session, recording, audit, key, version)
-    for module in nouns:
-        module.register(commands)
+    for name in (noun,) if noun in NOUNS else NOUNS:
+        importlib.import_module(f"border0.cli.{name}").register(commands)
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    options = parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser(words[0] if words else "").parse_args(words)
     try:
         return int(options.run(options))
     except Border0Error as error:

@@ -149,6 +149,7 @@ class LocalConnection(Leg):
         self.stream = 0
         self.service = ""
         self.rider: LocalConnection | None = None
+        self.outlives = False
         self.number = 0
 
     def connectionMade(self) -> None:
@@ -244,6 +245,7 @@ class LocalConnection(Leg):
             self._refuse("malformed request")
             return
         agent.dialer.refresh()
+        self.outlives = request.get("outlives") is True
         self.stream = next(agent.numbers)
         self.service = name
         agent.streams[self.stream] = self
@@ -317,7 +319,7 @@ class LocalConnection(Leg):
         self.abort()
 
     def connectionLost(self, reason: Failure) -> None:  # type: ignore[override]
-        """Forget it, and with a rider all its streams."""
+        """Forget it, and with a rider all its streams that do not outlive it."""
         agent = self.agent
         if self._dialing is not None:
             self._dialing.cancel()
@@ -325,6 +327,7 @@ class LocalConnection(Leg):
         if self.number:
             agent.riders.pop(self.number, None)
             for stream in [one for one in agent.streams.values() if one.rider is self]:
-                stream.break_off()
+                if not stream.outlives:
+                    stream.break_off()
         agent.streams.pop(self.stream, None)
         agent.settle()

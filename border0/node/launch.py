@@ -5,6 +5,7 @@ a killed program or agent held is free at once: the system lets go of it.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from border0.node.localapi import LocalAddress, NoAgent, Ride, TunnelError, ask
 from border0.node.lock import FileLock
 
 START_SECONDS = 20.0
+ATTEMPTS = 3
 AGENT_MODULE = "border0.processes.client"
 READY = b"ready\n"
 
@@ -57,6 +59,27 @@ def ride(home: Path, config: Path) -> Ride:
                     ) from None
         finally:
             starting.release()
+
+
+def connect(
+    home: Path,
+    config: Path,
+    name: str,
+    port: int | None,
+    outlives: bool = False,
+    on: Ride | None = None,
+) -> tuple[Ride, socket.socket, int]:
+    """A ride, `on` if it still stands, and one connection through the tunnel with its number.
+
+    :raises Border0Error: there is none; the text says why.
+    """
+    for _ in range(ATTEMPTS):
+        riding = on or ride(home, config)
+        try:
+            return riding, *riding.open(name, port, outlives)
+        except NoAgent:
+            on = None  # it left between two words: another one will serve
+    raise TunnelError("the tunnel does not stay up")
 
 
 def log_file(home: Path) -> Path:

@@ -6,6 +6,7 @@ Source: ours. Each connection begins with one JSON line from the program and one
 |---|---|
 | {"ride": true, "config"} | {"ok", "rider", "pid"}, then lines: events to the rider, aborts back |
 | {"connect": name, "port", "rider"} | {"ok", "stream"}, then the raw bytes of one TCP connection |
+| the same with "outlives": true | the same, and the stream does not end with its rider |
 | {"stop": true} | {"ok", "pid"}, then nothing until the agent has ended |
 
 Events are {"stream", "event": "eof" | "closed" | "lost", "error"}: the end of a stream alone would
@@ -28,6 +29,7 @@ from border0.errors import Border0Error
 
 MAXIMUM_LINE = 16384
 ANSWER_SECONDS = 40.0
+AGENT_ENDED = "the process that held the tunnel ended; try again"
 UNIX = sys.platform != "win32"
 
 
@@ -211,10 +213,31 @@ class Ride:
         self.pid = int(answer["pid"])
         self.lines = Lines(self.control)
 
-    def open(self, name: str, port: int | None) -> tuple[socket.socket, int]:
-        """One TCP connection through the tunnel and its number; NoAgent, TunnelError."""
-        made, answer = ask(self.address, {"connect": name, "port": port, "rider": self.rider})
+    def open(
+        self, name: str, port: int | None, outlives: bool = False
+    ) -> tuple[socket.socket, int]:
+        """One TCP connection through the tunnel and its number; NoAgent, TunnelError.
+
+        :param outlives: the connection goes on when this ride has ended.
+        """
+        request = {"connect": name, "port": port, "rider": self.rider, "outlives": outlives}
+        made, answer = ask(self.address, request)
         return made, int(answer["stream"])
+
+    def bad_news(self, stream: int) -> str:
+        """Why a stream broke, as far as the agent has said so by now; "" when it has not."""
+        self.control.setblocking(False)
+        try:
+            while True:
+                message = self.lines.next()
+                if message is None:
+                    return AGENT_ENDED
+                if message.get("stream") == stream and message.get("event") == "lost":
+                    return str(message.get("error", ""))
+        except NoAgent:
+            return ""
+        finally:
+            self.control.setblocking(True)
 
     def event(self, stream: int) -> str:
         """Wait for a stream's next event, "eof" or "closed".
@@ -227,7 +250,7 @@ class Ride:
             except NoAgent:
                 message = None
             if message is None:
-                raise TunnelError("the process that held the tunnel ended; try again")
+                raise TunnelError(AGENT_ENDED)
             if message.get("stream") != stream:
                 continue
             if message.get("event") == "lost":

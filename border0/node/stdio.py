@@ -11,11 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
-from border0.node.launch import ride
-from border0.node.localapi import NoAgent, Ride, TunnelError
+from border0.node.launch import connect
+from border0.node.localapi import Ride
 
 CHUNK = 256 * 1024
-ATTEMPTS = 3
 
 
 def run(home: Path, config: Path, name: str, port: int | None) -> None:
@@ -23,7 +22,7 @@ def run(home: Path, config: Path, name: str, port: int | None) -> None:
 
     :raises Border0Error: there was no connection, or it broke. BrokenPipeError: nobody reads.
     """
-    riding, stream, number = _open(home, config, name, port)
+    riding, stream, number = connect(home, config, name, port)
     ended, ending = socket.socketpair()
     threading.Thread(target=_upward, args=(stream, ending), daemon=True).start()
     event = _downward(riding, stream, number)
@@ -38,16 +37,6 @@ def run(home: Path, config: Path, name: str, port: int | None) -> None:
         if not riding.lines.pending():
             select.select([ended, riding.control], [], [])
         riding.event(number)
-
-
-def _open(home: Path, config: Path, name: str, port: int | None) -> tuple[Ride, socket.socket, int]:
-    for _ in range(ATTEMPTS):
-        riding = ride(home, config)
-        try:
-            return riding, *riding.open(name, port)
-        except NoAgent:
-            continue  # it left between two words: another one will serve
-    raise TunnelError("the tunnel does not stay up")
 
 
 def _upward(stream: socket.socket, ending: socket.socket) -> None:

@@ -40,6 +40,17 @@ class Client(SynchronousTestCase):
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertTrue(all(len(line) <= 100 for line in done.stdout.splitlines()))
 
+    def test_it_starts_without_what_it_does_not_need(self) -> None:
+        # Every command of a user pays for what is imported.
+        code = (
+            "import sys; from border0.cli.main import parser; parser('client');"
+            "import border0.cli.client_ssh, border0.node.stdio; print(*sys.modules, sep='\\n')"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        loaded = {name.split(".")[0] for name in done.stdout.splitlines()}
+        self.assertIn("border0", loaded)
+        self.assertEqual(loaded & {"twisted", "zope", "OpenSSL", "attr", "asyncio"}, set())
+
     def test_hosts(self) -> None:
         done = self.run_client("hosts")
         self.assertEqual(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from tests.integration.client_stage import ClientCase, ClientStage
@@ -122,3 +124,41 @@ class Ssh(ClientCase):
         os.kill(self.home.agent(), signal.SIGKILL)
         self.assertEqual(child.wait(20), 125)
         self.assertEqual(self.ssh("shell", "echo again").stdout, b"again\n")
+
+    def test_a_killed_ssh_ends_what_it_ran(self) -> None:
+        child = self.home.spawn(*self.words("shell", "echo $$; exec cat"))
+        self.addCleanup(children.end, child, signal.SIGKILL)
+        assert child.stdout is not None
+        remote = Path("/proc") / child.stdout.readline().decode().strip()
+        self.assertTrue(remote.exists())
+        below = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        (ssh,) = (pid for pid in below if Path(f"/proc/{pid}/comm").read_text() == "ssh\n")
+        os.kill(int(ssh), signal.SIGKILL)
+        self.assertEqual(child.wait(20), 128 + signal.SIGKILL)
+        children.wait_until(lambda: not remote.exists(), 20, "the command ends", 0.1)
+
+    def test_a_master_outlives_the_program_that_started_it(self) -> None:
+        control = self.home.folder / "master"
+        shared = ["-o", f"ControlPath={control}", "-o", "ControlMaster=auto"]
+        # OpenSSH keeps its standard error in the master, as on any connection.
+        null = {"stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+        first = self.home.spawn(
+            *self.words("shell", *shared, "-o", "ControlPersist=60", "echo one"), **null
+        )
+        assert first.stdout is not None
+        self.assertEqual(first.stdout.readline(), b"one\n")
+        self.assertEqual(first.wait(20), 0)
+        self.addCleanup(self.ssh, "shell", *shared, "-O", "exit")
+        done = self.ssh("shell", *shared, "echo two")
+        self.assertEqual((done.returncode, done.stdout), (0, b"two\n"), done.stderr)
+
+    def test_openssh_takes_a_descriptor(self) -> None:
+        proxy = shlex.join(self.home.command("tcp", "shell", "--fdpass"))
+        words = ["ssh", "-F", "none", "-i", str(self.key), "-o", f"ProxyCommand={proxy}"]
+        words += ["-o", "ProxyUseFdpass=yes", "-o", "StrictHostKeyChecking=no"]
+        words += ["-o", "UserKnownHostsFile=/dev/null", f"{self.sshd.user}@shell", "cat; exit 3"]
+        done = self.home.run_program(words, input=BULK)
+        self.assertEqual((done.returncode, done.stdout == BULK), (3, True), done.stderr)
+        done = self.home.run("tcp", "shell", "--fdpass")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"ProxyUseFdpass", done.stderr)

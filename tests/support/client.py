@@ -151,13 +151,21 @@ class ClientHome:
             **more,
         }
 
+    @staticmethod
+    def command(*words: str) -> list[str]:
+        """The command line of `border0 client WORDS`."""
+        return [stranger()[0], "-P", "-m", "border0.cli.main", "client", *words]
+
     def spawn(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
         """Start `border0 client WORDS` as the stranger; pipes unless others are given."""
+        return self.spawn_program(self.command(*words), **options)
+
+    def spawn_program(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+        """Start any program as the stranger."""
         for name in ("stdin", "stdout", "stderr"):
             options.setdefault(name, subprocess.PIPE)
         environment = self.environment(**options.pop("settings", {}))
-        program, user = stranger()
-        argv = [program, "-P", "-m", "border0.cli.main", "client", *words]
+        user = stranger()[1]
         if user is None:
             return subprocess.Popen(
                 argv,
@@ -175,12 +183,18 @@ class ClientHome:
         self, *words: str, input: bytes = b"", timeout: float = 60, **options: Any
     ) -> subprocess.CompletedProcess[bytes]:
         """Run it to its end."""
-        child = self.spawn(*words, **options)
+        return self.run_program(self.command(*words), input, timeout, **options)
+
+    def run_program(
+        self, argv: Sequence[str], input: bytes = b"", timeout: float = 60, **options: Any
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run any program as the stranger to its end."""
+        child = self.spawn_program(argv, **options)
         try:
             out, err = child.communicate(input, timeout)
         finally:
             children.end(child, signal.SIGKILL)
-        return subprocess.CompletedProcess(words, child.returncode, out, err)
+        return subprocess.CompletedProcess(argv, child.returncode, out, err)
 
     def agent(self) -> int:
         """The agent's process id, 0 when none holds the lock."""
