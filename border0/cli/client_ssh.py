@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from border0.cli.client import FAILED, complain
 from border0.cli.client_children import calm, exit_status
@@ -40,7 +41,7 @@ def run(home: Path, config: Path, name: str, arguments: list[str], built_in: boo
         )
     program = None if built_in else shutil.which("ssh")
     if program is None:
-        return _built_in(home, config, entry, user or getpass.getuser(), arguments)
+        _built_in(home, config, entry, user or getpass.getuser(), arguments)
     folder = Path(tempfile.mkdtemp(prefix="b0-"))
     try:
         known = folder / "known_hosts"
@@ -88,27 +89,22 @@ def _handed_over(
 
 def _built_in(
     home: Path, config: Path, entry: ServiceEntry, user: str, arguments: list[str]
-) -> int:
+) -> NoReturn:
     """The small client of ours, on the tunnel's socket."""
     if arguments and arguments[0].startswith("-"):
         raise Border0Error(
             "OpenSSH's client is not installed, and the built-in one has no options "
             "(Debian: apt-get install openssh-client)"
         )
-    near, far = socket.socketpair()
-    with near, far:
-        tunnel = subprocess.Popen(
-            [*_tunnel(home, config, entry)], stdin=far.fileno(), stdout=far.fileno()
-        )
-        far.close()
-        keys = ",".join(key.split()[1] for key in entry.host_keys)
-        words = [sys.executable, "-P", "-m", "border0.node.sshclient", str(near.fileno())]
-        child = subprocess.Popen([*words, user, keys, *arguments], pass_fds=[near.fileno()])
-        near.close()
-        calm(child)
-        status = exit_status(child)
-        tunnel.terminate()
-        return FAILED if tunnel.wait() == FAILED else status
+    riding, stream, number = connect(home, config, entry.name, None)
+    from border0.node import sshclient
+
+    status, reason = sshclient.run(stream, user, entry.host_keys, " ".join(arguments))
+    if status == FAILED and reason:
+        complain(TunnelError(riding.bad_news(number) or reason))
+    # A thread may wait for more input, and nothing wakes it up.
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def _tunnel(home: Path, config: Path, entry: ServiceEntry) -> list[str]:

@@ -1,17 +1,20 @@
 """A small SSH client for machines without OpenSSH: a shell on this terminal, or one command.
 
-It trusts the map's host keys only and logs in with `none`, for the tunnel is the identity. It runs
-as a process of its own, `python -m border0.node.sshclient FD USER KEYS [COMMAND]`, on a connected
-socket that it inherits. No forwarding, no files: those are OpenSSH's.
+It trusts the map's host keys only and logs in with `none`, for the tunnel is the identity. Standard
+output is written in the reactor's turn and standard input is read by a thread that waits while the
+service takes no more: a stalled terminal or service stalls the other side. No forwarding, no files:
+those are OpenSSH's.
 """
 
+import base64
 import os
 import shutil
 import signal
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,6 +76,10 @@ class _Session(channel.SSHChannel):
     name = b"session"
     conn: Any
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._taken = threading.Event()  # what was read last is out
+
     def openFailed(self, reason: Any) -> None:
         self.conn.client.reason = str(reason.value if hasattr(reason, "value") else reason)
         self.conn.transport.loseConnection()
@@ -104,18 +111,30 @@ class _Session(channel.SSHChannel):
         self.conn.sendRequest(self, b"window-change", data)
 
     def _started(self, _: Any) -> None:
-        _reactor().callInThread(self._read)
+        # Not the reactor's own threads: their end would be waited for.
+        threading.Thread(target=self._read, daemon=True).start()
 
     def _refused(self, reason: Any) -> None:
         self.conn.client.reason = self.conn.client.reason or "the service refused the request"
         self.loseConnection()
 
     def _read(self) -> None:
-        """In a thread: any kind of standard input can be read there."""
+        """Any kind of standard input can be read in a thread."""
         reactor = _reactor()
         while data := os.read(0, CHUNK):
-            reactor.callFromThread(self.write, data)
+            self._taken.clear()
+            reactor.callFromThread(self._send, data)
+            self._taken.wait()
         reactor.callFromThread(self.conn.sendEOF, self)
+
+    def _send(self, data: bytes) -> None:
+        self.write(data)
+        if not self.buf:
+            self._taken.set()
+
+    def startWriting(self) -> None:
+        """The window is open and what waited is out."""
+        self._taken.set()
 
     def dataReceived(self, data: bytes) -> None:
         _put(1, data)
@@ -159,35 +178,29 @@ def _raw_terminal(wanted: bool) -> Iterator[None]:
     import tty
 
     before = termios.tcgetattr(0)
-    tty.setraw(0)
+    tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead stays
     try:
         yield
     finally:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def main(arguments: list[str]) -> int:
-    """Run one session on the socket that is descriptor `arguments[0]`; its exit status."""
-    import base64
+def run(stream: socket.socket, user: str, keys: Sequence[str], command: str) -> tuple[int, str]:
+    """Run one session on a connected socket; its exit status, and why it is 125.
 
-    descriptor, user, keys = int(arguments[0]), arguments[1], arguments[2]
-    command = " ".join(arguments[3:]).encode()
-    blobs = frozenset(base64.b64decode(key) for key in keys.split(","))
-    client = Client(user.encode(), blobs, command)
+    A thread may read standard input for ever: end the process with `os._exit`.
+
+    :param keys: the service's host keys as "TYPE BASE64".
+    :param command: what to run; "" for a shell, on a terminal if standard input is one.
+    """
+    blobs = frozenset(base64.b64decode(key.split()[1]) for key in keys)
+    client = Client(user.encode(), blobs, command.encode())
     factory = protocol.ServerFactory()
     factory.protocol = lambda: client
     factory.noisy = False
     reactor = _reactor()
-    reactor.adoptStreamConnection(descriptor, socket.AF_UNIX, factory)
-    os.close(descriptor)
+    reactor.adoptStreamConnection(stream.fileno(), stream.family, factory)
+    stream.close()
     with _raw_terminal(not command and sys.stdin.isatty()):
         reactor.run()
-    if client.status == OWN_FAILURE and client.reason:
-        print(f"border0: {client.reason}", file=sys.stderr)
-    # Standard input may still be read by a thread that nothing wakes up.
-    sys.stdout.flush()
-    os._exit(client.status)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return client.status, client.reason
