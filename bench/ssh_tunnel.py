@@ -18,7 +18,7 @@ from bench.dataplane import BUFFERS
 from bench.report import Rounds, Verdicts
 from bench.ssh_contestant import BULK, ECHO, LOGIN, Contestant, one_round
 from tests.support.client import ADDRESSES, ClientHome, service, stranger
-from tests.support.connector import ConnectorProcess, device, policy
+from tests.support.connector import TWISTD, ConnectorProcess, device, policy
 from tests.support.namespaces import Namespace, veth
 from tests.support.openssh import OpenSSHServer, options
 from tests.support.tunnel import WireGuardClient
@@ -109,6 +109,7 @@ class Course:
                 "policy": [policy("all", {"ssh": {}})],
                 "socket": [self._socket()],
             },
+            program=(TWISTD, "--reactor=border0"),  # as border0 connector start
         )
         stack.callback(connector.stop)
         connector.start()

@@ -17,6 +17,7 @@ It reads no clock and writes no file.
 import codecs
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring_ascii
 
 SIZE_LIMIT = 2000
 """Most columns and rows that a recording shows."""
@@ -85,7 +86,10 @@ class Cast:
     def _event(self, at: float, kind: str, text: str) -> str:
         if not text:
             return ""
-        return _line([round(max(0.0, at - self._started), 6), kind, text])
+        seconds = round(max(0.0, at - self._started), 6)
+        # As `_line` would, without making an encoder for every key.
+        shown = encode_basestring_ascii(text).replace("\x7f", "\\u007f")
+        return f'[{seconds!r}, "{kind}", {shown}]\n'
 
 
 def _line(value: object) -> str:

@@ -30,6 +30,7 @@ from border0.node.localapi import (
     encode,
 )
 from border0.node.splice import Leg, join, lost_reason
+from border0.proxies.adapters import writethrough
 
 IDLE_SECONDS = 600.0
 BACKLOG = 1024
@@ -79,13 +80,13 @@ class Agent(Service):
             self.address.path.unlink(missing_ok=True)
             before = os.umask(0o177)
             try:
-                self._port = self.reactor.listenUNIX(
-                    str(self.address.path), factory, backlog=BACKLOG, mode=0o600
-                )
+                path = str(self.address.path)
+                self._port = writethrough.listen_unix(self.reactor, path, factory, BACKLOG)
             finally:
                 os.umask(before)
         else:
-            self._port = self.reactor.listenTCP(0, factory, backlog=BACKLOG, interface="127.0.0.1")
+            here = "127.0.0.1"
+            self._port = writethrough.listen(self.reactor, 0, factory, BACKLOG, here)
             self.token = self.address.write(self._port.getHost().port)
         self.settle()
 

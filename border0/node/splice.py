@@ -4,6 +4,7 @@ Each side is a `Leg`. What arrives before there is another leg keeps its own sid
 nothing of what flows through it.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
@@ -24,11 +25,14 @@ class Leg(Protocol):
         self.ended = False  # the remote has said everything
         self.shut = False  # we have
         self.gone = False
+        self._flush: Callable[[], None] | None = None  # has the other leg's bytes sent at once
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""
         if self.other is not None and not self.other.gone:
             self.other.transport.write(data)  # type: ignore[union-attr]
+            if self._flush is not None:
+                self._flush()
 
     def readConnectionLost(self) -> None:
         """The remote ended its direction: end the other leg's after what is queued."""
@@ -100,6 +104,8 @@ def join(first: Leg, second: Leg, early: bytes = b"") -> None:
     first.other, second.other = second, first
     one.registerProducer(two, True)
     two.registerProducer(one, True)
+    first._flush = getattr(two, "flush", None)
+    second._flush = getattr(one, "flush", None)
     for leg, transport in ((first, one), (second, two)):
         if not leg.ended:
             transport.resumeProducing()

@@ -1,8 +1,9 @@
 """TCP transports that send in the caller's turn when nothing is queued.
 
-`WriteThrough` over `tcp.Server` and `tcp.Client` saves a reactor turn and two epoll calls per
-message; everything else (queueing, producers, half-close, TLS) stays the base class's. `take` is
-rebindable, as on the user-space stack's transport: a relay puts its machine's method there.
+`WriteThrough` over `tcp.Server`, `tcp.Client` and `unix.Server` saves a reactor turn and two epoll
+calls per message; everything else (queueing, producers, half-close, TLS) stays the base class's.
+`take` is rebindable, as on the user-space stack's transport: a relay puts its machine's method
+there.
 
 This file is the only one that reads private attributes of Twisted's transports: `_tempDataLen`,
 `dataBuffer`, `offset` and `_writeDisconnected` tell whether anything is queued, and
@@ -11,7 +12,7 @@ This file is the only one that reads private attributes of Twisted's transports:
 
 from typing import Any
 
-from twisted.internet import main, tcp
+from twisted.internet import main, tcp, unix
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import (
@@ -33,7 +34,7 @@ SMALL_READ = 4096  # bytes
 
 
 class WriteThrough:
-    """Mix-in for `tcp.Server` and `tcp.Client`.
+    """Mix-in for `tcp.Server`, `tcp.Client` and `unix.Server` (which then passes no descriptors).
 
     After `startTLS` everything takes the base class's way, `take` included: there the protocol's
     `dataReceived` gets the clear bytes.
@@ -102,6 +103,16 @@ class Port(tcp.Port):
     """A listening port whose connections write through."""
 
     transport = Server
+
+
+class UnixServer(WriteThrough, unix.Server):
+    """A connection accepted at a socket file."""
+
+
+class UnixPort(unix.Port):
+    """A socket file whose connections write through."""
+
+    transport = UnixServer
 
 
 class Connector(tcp.Connector):
@@ -182,6 +193,19 @@ def listen(
     :raises twisted.internet.error.CannotListenError: the port is taken.
     """
     listening = Port(port, factory, backlog, interface, reactor)
+    listening.startListening()
+    result: IListeningPort = listening
+    return result
+
+
+def listen_unix(
+    reactor: Any, path: str, factory: Any, backlog: int = BACKLOG, mode: int = 0o600
+) -> IListeningPort:
+    """Listen on a socket file; connections write through.
+
+    :raises twisted.internet.error.CannotListenError: something lies in the way.
+    """
+    listening: Any = UnixPort(path, factory, backlog, mode, reactor)  # type: ignore[arg-type]
     listening.startListening()
     result: IListeningPort = listening
     return result
