@@ -1,8 +1,10 @@
 """The main job: psql by a user no database knows, through the tunnel, to a real PostgreSQL."""
 
+import contextlib
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tests.support.counterparts import requires
 from tests.support.stage import PASSWORD, STRANGER
 
 MEGABYTE = 1024 * 1024
+ETH_P_ALL = 3  # packet(7)
 LARGE = "SELECT n, repeat(md5(n::text), 320) FROM generate_series(1, 20000) n"  # 205 MB
 
 
@@ -186,6 +189,24 @@ class LargeResults(SpineCase):
 
 @requires(*spine.COUNTERPARTS)
 class TheDatabasePassword(SpineCase):
+    def test_it_never_comes_through_the_tunnel(self):
+        client = self.stage.client
+        with client.namespace.inside():
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+        self.addCleanup(wire.close)
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        wire.bind((client.interface, ETH_P_ALL))
+        wire.setblocking(False)
+        self.assertEqual(self.answer("SELECT 'seen on the wire'"), "seen on the wire\n")
+        self.stage.psql("SELECT 1", host=spine.WRONG)
+        seen = b""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                seen += wire.recv(65536)
+        self.assertIn(b"seen on the wire", seen)
+        self.assertNotIn(PASSWORD.encode(), seen)
+        self.assertNotIn(b"canary", seen)
+
     def test_it_is_known_to_the_connector_only(self):
         self.answer("SELECT 1")
         self.stage.psql("SELECT 1", host=spine.WRONG)

@@ -150,6 +150,21 @@ class Upstreams(SSHCase):
         middle = key.splitlines()[3]
         self.assertNotIn(middle, proxy.everything())
 
+    @requires("namespaces", "openssl")
+    def test_a_password_that_only_the_connector_has(self):
+        password = "canary: pass word \u00fc"
+        server = OpenSSHServer(password=password).start()
+        self.addCleanup(server.stop)
+        proxy = self.proxy(upstream=server.upstream())
+        done = self.ssh(proxy, "-v", "id -un; env")
+        self.assertEqual(done.stdout.split()[0], server.user.encode(), done.stderr)
+        self.assertNotIn(b"canary", done.stdout + done.stderr)
+        self.assertNotIn("canary", proxy.everything())
+        proxy = self.proxy(upstream=server.upstream(password=password + "?"))
+        done = self.ssh(proxy, "true")
+        self.assertIn(b"the upstream refuses the connector's login", done.stderr)
+        self.assertNotIn("canary", proxy.everything() + done.stderr.decode())
+
     def test_nobody_there(self):
         proxy = self.proxy(upstream=self.server.upstream(port=1))
         done = self.ssh(proxy, "true")

@@ -110,6 +110,7 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "websockets": ("", _module("websockets")),
     "sftp": ("openssh-client", _program("sftp")),
     "sftp-server": ("openssh-sftp-server", _sftp_server),
+    "openssl": ("openssl", _program("openssl")),
     "rsync": ("rsync", _program("rsync")),
     "asciinema": ("", _module("asciinema")),
     "noiseprotocol": ("", _module("noise")),

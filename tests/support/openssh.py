@@ -30,14 +30,29 @@ def keygen(path: Path, kind: str = "ed25519", *options: str) -> Path:
     return path
 
 
+# A user with a password of its own, seen by this sshd alone: the files lie over the system's.
+_WITH_ACCOUNTS = (
+    'mount --bind "$1" /etc/passwd && mount --bind "$2" /etc/shadow && shift 2 && exec "$@"'
+)
+
+
 class OpenSSHServer:
-    """An sshd for the user who runs the tests, with one authorised key."""
+    """An sshd for the user who runs the tests, with one authorised key.
+
+    :param password: another user logs in, by this password only; needs root.
+    """
 
     def __init__(
-        self, *, user_key: str = "ed25519", namespace: Any = None, options: tuple[str, ...] = ()
+        self,
+        *,
+        user_key: str = "ed25519",
+        namespace: Any = None,
+        options: tuple[str, ...] = (),
+        password: str = "",
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="border0-sshd-"))
-        self.user = getpass.getuser()
+        self.user = "border0-guest" if password else getpass.getuser()
+        self.password = password
         self.namespace = namespace
         self.host_key = keygen(self.folder / "host")
         self.user_key = keygen(self.folder / "user", user_key)
@@ -51,7 +66,8 @@ class OpenSSHServer:
             "ListenAddress 127.0.0.1",
             "StrictModes no",
             "UsePAM no",
-            "PasswordAuthentication no",
+            f"PasswordAuthentication {'yes' if password else 'no'}",
+            f"PubkeyAuthentication {'no' if password else 'yes'}",
             "KbdInteractiveAuthentication no",
             "PidFile none",
             "PrintMotd no",
@@ -71,6 +87,8 @@ class OpenSSHServer:
         config = self.folder / "config"
         config.write_text("\n".join([f"Port {self.port}", *self._lines, ""]))
         argv = [program("sshd"), "-D", "-e", "-f", str(config)]
+        if self.password:
+            argv = [*self._with_accounts(), *argv]
         log = self.folder / "log"
         if self.namespace is not None:
             self.process = self.namespace.spawn(argv, output=log)
@@ -79,6 +97,18 @@ class OpenSSHServer:
                 self.process = subprocess.Popen(argv, stdout=output, stderr=output)
         children.wait_until(lambda: "Server listening" in log.read_text(), 10, "sshd listens")
         return self
+
+    def _with_accounts(self) -> list[str]:
+        """Write the account files; what runs a program that sees them."""
+        asked = ["openssl", "passwd", "-6", "-stdin"]
+        done = subprocess.run(asked, input=self.password, stdout=subprocess.PIPE, text=True)
+        passwd, shadow = self.folder / "passwd", self.folder / "shadow"
+        entry = f"{self.user}:x:64123:64123::/:/bin/sh\n"
+        passwd.write_text(Path("/etc/passwd").read_text() + entry)
+        shadow.write_text(f"{self.user}:{done.stdout.strip()}:19000:0:99999:7:::\n")
+        shadow.chmod(0o600)
+        inside = ["sh", "-c", _WITH_ACCOUNTS, "sh", str(passwd), str(shadow)]
+        return [program("unshare"), "--mount", *inside]
 
     @property
     def public_key(self) -> str:
@@ -91,10 +121,13 @@ class OpenSSHServer:
             "host": "127.0.0.1",
             "port": self.port,
             "username": self.user,
-            "private_key": self.user_key.read_text(),
+            **({"password": self.password} if self.password else self._key()),
             "host_keys": [self.public_key],
             **more,
         }
+
+    def _key(self) -> dict[str, str]:
+        return {"private_key": self.user_key.read_text()}
 
     def stop(self) -> None:
         """End it."""
