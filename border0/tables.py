@@ -5,6 +5,7 @@ It does not know any particular table.
 """
 
 import re
+import tomllib
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from border0.errors import ConfigError
 
+MAXIMUM_FILE = 4 * 1024 * 1024  # bytes
 # What a device, a connector, a socket or a policy may be called.
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -37,6 +39,26 @@ def nearest(word: str, known: Sequence[str]) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     return f"known here: {', '.join(sorted(known))}" if known else "nothing is expected here"
+
+
+def read_toml(path: Path, advice: str) -> dict[str, Any]:
+    """A TOML file's top table.
+
+    :param advice: what to do when there is no such file.
+    :raises ConfigError: it cannot be read, is too large or is no TOML.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; {advice}") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}; {advice}") from None
+    if len(raw) > MAXIMUM_FILE:
+        raise ConfigError(f"{path}: larger than {MAXIMUM_FILE} bytes")
+    try:
+        return tomllib.loads(raw.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
 
 
 class Table:
@@ -74,6 +96,13 @@ class Table:
         if key in self.data and not value.strip():
             raise self.error("must not be empty", key)
         return value
+
+    def name(self) -> str:
+        """Its `name`, in the form that names have."""
+        name = self.text("name")
+        if not NAME.fullmatch(name):
+            raise self.error("use lower-case letters, digits and dashes, at most 63", "name")
+        return name
 
     def choice(self, key: str, allowed: Sequence[str], default: Any = _MISSING) -> str:
         """One of a few words."""
@@ -143,3 +172,19 @@ class Table:
         for key in self.data:
             if key not in self._known:
                 raise self.error(f"unknown key {key!r}; {nearest(key, self._known)}")
+
+
+class Unique:
+    """What may stand in a file once: names, keys, addresses."""
+
+    def __init__(self, top: Table) -> None:
+        self._top = top
+        self._owners: dict[tuple[str, object], str] = {}
+
+    def once(self, kind: str, value: object, owner: str) -> None:
+        """ConfigError when a value of this kind has an owner already."""
+        other = self._owners.setdefault((kind, value), "")
+        if other:
+            both = "is given twice" if other == owner else f"belongs to both {other} and {owner}"
+            raise self._top.error(f"{kind} {value} {both}")
+        self._owners[kind, value] = owner

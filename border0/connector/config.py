@@ -6,7 +6,6 @@ file, the key and the nearest valid key; secrets are resolved here and kept in `
 
 import base64
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
@@ -20,11 +19,10 @@ from border0.policy.model import Policy
 from border0.policy.parse import parse_policy
 from border0.prefixes import Network4And6, read_network
 from border0.secrets import Secret, resolve
-from border0.tables import NAME, Address, Table, nearest
+from border0.tables import Address, Table, Unique, nearest, read_toml
 
 DEFAULT_PORT = 32442
 LOCAL_SERVICES = ("connector_built_in_ssh_service", "connector_file_server")
-MAXIMUM_FILE = 4 * 1024 * 1024
 
 
 @dataclass
@@ -77,16 +75,7 @@ def load(path: Path, *, services: bool = True) -> ConnectorConfig:
         secrets that upstreams need is resolved.
     :raises ConfigError: anything unreadable, unknown, missing, contradictory or unresolvable.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}; name the file with --config FILE") from None
-    if len(raw) > MAXIMUM_FILE:
-        raise ConfigError(f"{path}: larger than {MAXIMUM_FILE} bytes")
-    try:
-        data = tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    data = read_toml(path, "name the file with --config FILE")
     if not services:
         data = {key: value for key, value in data.items() if key not in ("socket", "policy")}
     return read(data, path)
@@ -104,7 +93,7 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
     sockets = [_socket(table, network, policies, allowed) for table in top.tables("socket")]
     config = ConnectorConfig(
         file=path,
-        name=_name(connector),
+        name=connector.name(),
         private_key_file=base / connector.text("private_key_file", "connector.key"),
         listen_address=_listen_address(connector),
         listen_port=connector.number("listen_port", 0, 65535, DEFAULT_PORT),
@@ -119,13 +108,6 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
     top.close()
     _check_unique(config, top)
     return config
-
-
-def _name(table: Table) -> str:
-    name = table.text("name")
-    if not NAME.fullmatch(name):
-        raise table.error("use lower-case letters, digits and dashes, at most 63", "name")
-    return name
 
 
 def _listen_address(table: Table) -> str:
@@ -151,7 +133,7 @@ def _local(table: Table) -> frozenset[str]:
 def _policies(top: Table, base: Path) -> dict[str, Policy]:
     policies: dict[str, Policy] = {}
     for table in top.tables("policy"):
-        name = _name(table)
+        name = table.name()
         if name in policies:
             raise table.error("a second policy of this name", "name")
         table.choice("version", ("v2",), "v2")
@@ -186,7 +168,7 @@ def _policy_document(table: Table, base: Path) -> tuple[Mapping[str, Any], str]:
 
 
 def _device(table: Table, network: Network4And6, base: Path) -> DeviceEntry:
-    name = _name(table)
+    name = table.name()
     try:
         public_key = decode_key(table.text("public_key"))
     except ValueError as error:
@@ -239,7 +221,7 @@ def _socket(
     policies: Mapping[str, Policy],
     allowed: frozenset[str],
 ) -> SocketEntry:
-    name = _name(table)
+    name = table.name()
     socket_type = table.choice("socket_type", ("database", "http", "ssh", "tls"))
     addresses = []
     for version, home in ((4, network.services_v4), (6, network.services_v6)):
@@ -269,13 +251,7 @@ def _socket(
 
 
 def _check_unique(config: ConnectorConfig, top: Table) -> None:
-    seen: dict[tuple[str, object], str] = {}
-
-    def once(kind: str, value: object, owner: str) -> None:
-        other = seen.setdefault((kind, value), owner)
-        if other != owner:
-            raise top.error(f"{kind} {value} belongs to both {other} and {owner}")
-
+    once = Unique(top).once
     for device in config.devices:
         owner = f'[[device]] "{device.name}"'
         once("the name", device.name, owner)

@@ -5,7 +5,6 @@ the nearest valid key. Secrets are resolved by the process that owns the tunnel,
 """
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
@@ -16,12 +15,15 @@ from border0.errors import ConfigError
 from border0.keys import decode_key
 from border0.prefixes import Network4And6, read_network
 from border0.secrets import Secret, resolve
-from border0.tables import NAME, Address, Table, nearest
+from border0.tables import Address, Table, Unique, nearest, read_toml
 
 SOCKET_TYPES = ("ssh", "database", "http", "tls", "vnc")
 DEFAULT_PORTS = {"database": 5432, "ssh": 22, "http": 80, "vnc": 5900}
 DATABASE_PORTS = {"postgres": 5432, "mysql": 3306, "mssql": 1433}
-MAXIMUM_FILE = 4 * 1024 * 1024
+_ADVICE = (
+    "it holds this device's key and services. "
+    "Name another with --config FILE or its folder with --home DIR"
+)
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # A host key line ends up in a known_hosts file: type and base64, nothing that could be a new line.
 HOST_KEY = re.compile(r"[a-z0-9@.-]+ [A-Za-z0-9+/]+={0,2}( [^\r\n]*)?")
@@ -107,22 +109,7 @@ def load(path: Path) -> ClientConfig:
 
     :raises ConfigError: anything unreadable, unknown, missing or contradictory.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(
-            f"{path}: no such file; it holds this device's key and services. "
-            "Name another with --config FILE or its folder with --home DIR"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    if len(raw) > MAXIMUM_FILE:
-        raise ConfigError(f"{path}: larger than {MAXIMUM_FILE} bytes")
-    try:
-        data = tomllib.loads(raw.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from None
-    return read(data, path)
+    return read(read_toml(path, _ADVICE), path)
 
 
 def read(data: Mapping[str, Any], path: Path) -> ClientConfig:
@@ -135,7 +122,7 @@ def read(data: Mapping[str, Any], path: Path) -> ClientConfig:
     services = [_service(table, network, names) for table in top.tables("socket")]
     config = ClientConfig(
         file=path,
-        name=_name(device),
+        name=device.name(),
         private_key_file=path.resolve().parent / device.text("private_key_file", "keys/client.key"),
         addresses=_addresses(device, network),
         user=device.text("user", ""),
@@ -149,13 +136,6 @@ def read(data: Mapping[str, Any], path: Path) -> ClientConfig:
         raise top.error("give at least one [[connector]]: it leads to the services")
     _check_unique(config, top)
     return config
-
-
-def _name(table: Table) -> str:
-    name = table.text("name")
-    if not NAME.fullmatch(name):
-        raise table.error("use lower-case letters, digits and dashes, at most 63", "name")
-    return name
 
 
 def _addresses(table: Table, network: Network4And6) -> list[IPv4Interface | IPv6Interface]:
@@ -176,7 +156,7 @@ def _addresses(table: Table, network: Network4And6) -> list[IPv4Interface | IPv6
 
 
 def _connector(table: Table) -> ConnectorEntry:
-    name = _name(table)
+    name = table.name()
     try:
         public_key = decode_key(table.text("public_key"))
     except ValueError as error:
@@ -204,7 +184,7 @@ def _endpoint(table: Table) -> tuple[str, int]:
 
 
 def _service(table: Table, network: Network4And6, connectors: list[str]) -> ServiceEntry:
-    name = _name(table)
+    name = table.name()
     socket_type = table.choice("socket_type", SOCKET_TYPES)
     protocol = table.choice("protocol", tuple(DATABASE_PORTS), "")
     if protocol and socket_type != "database":
@@ -237,13 +217,7 @@ def _service(table: Table, network: Network4And6, connectors: list[str]) -> Serv
 
 
 def _check_unique(config: ClientConfig, top: Table) -> None:
-    seen: dict[tuple[str, object], str] = {}
-
-    def once(kind: str, value: object, owner: str) -> None:
-        if (kind, value) in seen:
-            raise top.error(f"{kind} {value} belongs to both {seen[kind, value]} and {owner}")
-        seen[kind, value] = owner
-
+    once = Unique(top).once
     for connector in config.connectors:
         once("the connector name", connector.name, f'[[connector]] "{connector.name}"')
         once("the public key of", connector.public_key.hex(), f'[[connector]] "{connector.name}"')

@@ -81,6 +81,7 @@ MISTAKES = [
     ("from:env:SHOP_PW", "from:file:absent.txt", "No such file"),
     ('user = "alice@example.org"', "", "exactly one of user and service_account"),
     ("100.126.0.3", '100.126.0.1"\nport = 5432\ndescription = "', "belongs to both"),
+    ('name = "cache"', 'name = "shop-db"', "the socket name shop-db is given twice"),
     ("policy_data =", "policy_file = 'x.json'\npolicy_data =", "exactly one of policy_data"),
     ("permissions = { database", "permisions = { database", "permissions"),
     ("[connector]", "[connector", "not valid TOML"),

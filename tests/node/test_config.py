@@ -81,7 +81,7 @@ class Reading(SynchronousTestCase):
         )
         self.wrong("no connector 'lap'; did you mean 'lab'?", socket=[{**shop, "connector": "lap"}])
         self.wrong("belongs to both", socket=[shop, {**shop, "name": "other"}])
-        self.wrong("belongs to both", socket=[shop, shop])
+        self.wrong("the socket name shop-db is given twice", socket=[shop, shop])
         self.wrong("a tls socket needs a port", socket=[
             {"name": "x", "socket_type": "tls", "private_network_ipv4": "100.126.0.9"}
         ])  # fmt: skip
