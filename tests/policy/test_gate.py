@@ -6,6 +6,7 @@ from border0.policy.sql.cache import StatementCache
 from border0.policy.sql.classification import Classification, Statement, unclassified
 from border0.policy.sql.gate import StatementGate
 from border0.policy.sql.statements import EVERY_STATEMENT
+from border0.policy.sql.verdict import literal
 from tests.policy.sql_vectors import gate, grant
 
 CLAUSE = "permissions.database.allowed_databases[0].allowed_query_types"
@@ -301,6 +302,23 @@ class CacheTests(SynchronousTestCase):
     def test_a_hit_is_the_same_object(self) -> None:
         session = gate("ReadOnly")
         self.assertIs(session.decide(b"SELECT 1"), session.decide(b"SELECT 1"))
+
+    def test_the_text_of_a_known_shape_is_recorded_as_any_text(self) -> None:
+        for pattern in (
+            b"SELECT %d",
+            b"SELECT %d\n\t, 1",
+            b"SELECT %d AS \xc3\xa9",
+            b"SELECT %d AS \x7f",
+            b"SELECT 1 WHERE password = %d",
+            b"SELECT 1 WHERE a://b:%d@c",
+            b"SELECT x < %d & 1 > 2",
+        ):
+            session = gate("ReadOnly")
+            for number in (7, 1234567890):
+                sql = pattern % number
+                verdict = session.decide(sql)
+                assert verdict is not None
+                self.assertEqual(verdict.text, literal(sql))
 
     def test_shape_keeps_the_text(self) -> None:
         session = gate("ReadOnly")

@@ -7,7 +7,7 @@ service returns within milliseconds, and nothing has to be ordered on the hot pa
 
 from border0.policy.grants import DatabaseGrant
 from border0.policy.sql.classification import Classification
-from border0.policy.sql.verdict import Verdict
+from border0.policy.sql.verdict import Verdict, is_plain
 
 MAXIMUM_TEXT = 8 * 1024
 
@@ -19,7 +19,8 @@ class GrantTable:
 
     def __init__(self, entries: int, octets: int) -> None:
         self.verdicts: dict[bytes, Verdict] = {}
-        self.shapes: dict[bytes, Verdict] = {}
+        # With whether a text of this shape stands in its record as it is, between quotes.
+        self.shapes: dict[bytes, tuple[Verdict, bool]] = {}
         self._entries = entries
         self._octets = octets
         self._left = octets
@@ -37,7 +38,7 @@ class GrantTable:
         if shape is not None:
             if len(self.shapes) >= self._entries:
                 self.shapes.clear()
-            self.shapes[shape] = verdict
+            self.shapes[shape] = verdict, is_plain(sql, verdict.text)
 
 
 class StatementCache:

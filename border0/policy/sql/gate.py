@@ -85,7 +85,8 @@ class StatementGate:
             if known is not None:
                 # Not remembered: texts with numbers in them seldom come again, and thousands of
                 # them would push everything else out of the processor's caches.
-                return known.with_text(literal(sql))
+                verdict, plain = known
+                return verdict.with_text(f'"{sql.decode()}"' if plain else literal(sql))
         found = self._cache.classified(sql)
         if found is None:
             if not fits(sql):

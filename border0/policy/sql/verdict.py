@@ -57,3 +57,12 @@ def literal(sql: bytes) -> str:
     if not whole:
         text += f"... ({len(sql)} octets)"
     return encode_basestring_ascii(text)
+
+
+def is_plain(sql: bytes, text: str) -> bool:
+    """Whether nothing in `text`, the literal of `sql`, depends on the numbers in it.
+
+    Other texts of its shape then are literals with quotes around them: what escapes and hides are
+    characters that a shape keeps.
+    """
+    return text.encode() == b'"' + sql + b'"' and "passw" not in text.lower() and "://" not in text

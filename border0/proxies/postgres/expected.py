@@ -39,6 +39,9 @@ class Recorder(Protocol):
         policy: str = "",
         reason: str = "",
     ) -> None: ...
+    def ran(  # noqa: D102
+        self, statement: Verdict, at: float, duration_ms: float, rows: int, status: str
+    ) -> None: ...
 
 
 class Expected:

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from border0.proxies.postgres import codec
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.expected import (
-    ALLOWED,
     BOUND,
     CLOSED,
     COPY_ENDED,
@@ -60,6 +59,7 @@ class Replies:
     ) -> None:
         self.to_client = to_client
         self._query = log.query
+        self._ran = log.ran
         self._parameter_status = parameter_status
         self._clock = clock
         self.expected: deque[Expected] = deque()
@@ -127,6 +127,13 @@ class Replies:
                 self._copy_in = False
                 if expected and expected[0] is COPY_ENDED:
                     self._strip()
+            elif kind == 90 and head.__class__ is Running and head.simple and len(expected) == 1:
+                # The end of a lone simple query.
+                if size == 5:
+                    self.status = data[at + 5]
+                self._copy_in = False
+                expected.popleft()
+                self._record(head)
             elif kind == 67 and head.__class__ is Running and not head.copying:
                 count = data[data.rfind(b" ", at, stop) + 1 : stop - 1]
                 if count.isdigit() and len(count) < 20:
@@ -331,20 +338,10 @@ class Replies:
             entry.undo()
 
     def _record(self, running: Running) -> None:
-        verdict = running.verdict
         at = running.at
         spent = self._clock() - at
-        self._query(
-            verdict.text,
-            verdict.klass,
-            verdict.tables,
-            at=at,
-            duration_ms=spent * 1000.0 if spent > 0.0 else 0.0,
-            rows=running.rows,
-            status=running.status,
-            decision=ALLOWED,
-            policy=verdict.policy,
-        )
+        took = spent * 1000.0 if spent > 0.0 else 0.0
+        self._ran(running.verdict, at, took, running.rows, running.status)
 
     def abandon(self, status: str) -> None:
         """The session is over: record what still runs with this status."""

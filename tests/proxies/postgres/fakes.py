@@ -46,6 +46,9 @@ class Log:
     def query(self, text, klass, tables, **fields):
         self.lines.append((json.loads(text), fields["decision"], fields["status"], fields["rows"]))
 
+    def ran(self, statement, at, duration_ms, rows, status):
+        self.lines.append((json.loads(statement.text), "allowed", status, rows))
+
 
 class Harness:
     def __init__(self, **options):
