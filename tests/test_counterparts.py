@@ -13,6 +13,7 @@ DEMANDED = [
     "namespaces",
     "nc",
     "noiseprotocol",
+    "openssl",
     "pgbench",
     "pgbouncer",
     "ping",
