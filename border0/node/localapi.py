@@ -20,8 +20,10 @@ no Unix sockets for Python: there the file names a loopback port and a token tha
 import json
 import os
 import secrets
+import select
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from border0.errors import Border0Error
 
 MAXIMUM_LINE = 16384
 ANSWER_SECONDS = 40.0
+NEWS_SECONDS = 0.5
 AGENT_ENDED = "the process that held the tunnel ended; try again"
 UNIX = sys.platform != "win32"
 
@@ -225,19 +228,24 @@ class Ride:
         return made, int(answer["stream"])
 
     def bad_news(self, stream: int) -> str:
-        """Why a stream broke, as far as the agent has said so by now; "" when it has not."""
-        self.control.setblocking(False)
-        try:
-            while True:
+        """Why a stream that has just ended broke, "" when nobody says so.
+
+        What the agent had to say came before the end; only its own death may be seen a moment
+        later, and is waited for.
+        """
+        deadline = time.monotonic() + NEWS_SECONDS
+        while True:
+            patience = max(0.0, deadline - time.monotonic())
+            if not self.lines.pending() and not select.select([self.control], [], [], patience)[0]:
+                return ""
+            try:
                 message = self.lines.next()
-                if message is None:
-                    return AGENT_ENDED
-                if message.get("stream") == stream and message.get("event") == "lost":
-                    return str(message.get("error", ""))
-        except NoAgent:
-            return ""
-        finally:
-            self.control.setblocking(True)
+            except NoAgent:
+                message = None
+            if message is None:
+                return AGENT_ENDED
+            if message.get("stream") == stream and message.get("event") == "lost":
+                return str(message.get("error", ""))
 
     def event(self, stream: int) -> str:
         """Wait for a stream's next event, "eof" or "closed".

@@ -105,7 +105,8 @@ class ProxyProcess:
         """The recorded lines, sessions in the order of their start."""
         found = []
         for path in sorted(self.state.glob("recordings/*/*/*/*.jsonl")):
-            found += [json.loads(line) for line in path.read_text().splitlines()]
+            text = path.read_text()
+            found += [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         return [record for record in found if not kind or record["type"] == kind]
 
     def everything(self) -> str:

@@ -20,7 +20,7 @@ from tests.integration.postgres_case import (
     messages,
 )
 from tests.integration.postgres_proxy import EVERYTHING, READ, WRITE
-from tests.support.children import memory
+from tests.support.children import memory, wait_until
 from tests.support.counterparts import requires
 
 REFUSED = [
@@ -53,6 +53,7 @@ class Sessions(ProxyCase):
     def test_records(self):
         proxy = self.proxy()
         self.psql(proxy, "SELECT id FROM t LIMIT 7", "SELECT 1/0")
+        wait_until(lambda: proxy.records("session.end"), 20, "the session's end is written")
         proxy.stop(keep=True)
         start, good, bad, end = proxy.records()
         self.assertEqual([start["type"], end["type"]], ["session.start", "session.end"])
