@@ -26,6 +26,7 @@ DEMANDED = [
     "sftp-server",
     "ssh",
     "sshd",
+    "terminals",
     "tun",
     "websockets",
     "wg",

@@ -70,6 +70,7 @@ class Quickstart(SynchronousTestCase):
         if stranger()[1] is not None:
             self.assertIn("demo-ssh ran", said)
 
+    @requires("root")
     def test_the_check_of_a_user_without_a_shell(self) -> None:
         said = self.home.said("quickstart", "--check")
         self.assertIn("All of it works", said)

@@ -143,7 +143,7 @@ class Commands(SSHCase):
         self.assertIn(b"resetting send seqnr", done.stderr)
 
 
-@requires(*COUNTERPARTS)
+@requires(*COUNTERPARTS, "terminals")
 class Terminals(SSHCase):
     def shell(self, proxy, *arguments, settings=()):
         near, far = pty.openpty()

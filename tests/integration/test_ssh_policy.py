@@ -187,6 +187,7 @@ class Upstreams(SSHCase):
 
 @requires(*COUNTERPARTS, "asciinema")
 class Recordings(SSHCase):
+    @requires("terminals")
     def test_a_terminal_is_a_cast_that_asciinema_reads(self):
         from asciinema.asciicast import open_from_url
 
@@ -222,6 +223,7 @@ class Recordings(SSHCase):
         )
         self.assertIn("ready", played.stdout.decode(errors="replace") + text)
 
+    @requires("terminals")
     def test_each_terminal_of_a_session_has_its_own(self):
         proxy = self.proxy()
         control = self.folder() / "control"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import functools
 import glob
+import grp
 import importlib.util
 import os
 import shutil
@@ -81,6 +82,22 @@ def _tun() -> str:
     return ""
 
 
+def _terminals() -> str:
+    """An sshd without root gives a terminal only where the system makes it right at once."""
+    if sys.platform != "linux" or os.geteuid() == 0:
+        return ""
+    near, far = os.openpty()
+    try:
+        entry = os.fstat(far)
+        right = entry.st_uid == os.geteuid() and entry.st_gid == grp.getgrnam("tty").gr_gid
+    except KeyError:
+        right = False
+    finally:
+        os.close(near)
+        os.close(far)
+    return "" if right else "an sshd without root cannot give terminals (devpts has no gid=)"
+
+
 def _namespaces() -> str:
     if _root():
         return _root()
@@ -110,6 +127,7 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "websockets": ("", _module("websockets")),
     "sftp": ("openssh-client", _program("sftp")),
     "sftp-server": ("openssh-sftp-server", _sftp_server),
+    "terminals": ("", _terminals),
     "openssl": ("openssl", _program("openssl")),
     "rsync": ("rsync", _program("rsync")),
     "asciinema": ("", _module("asciinema")),
