@@ -33,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     """All steps; 0 when everything came out right, 1 otherwise."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="border0-check-") as folder:
-        home = Home(Path(folder) / "home")
+        # Not the usual port: other checks may be under way here.
+        home = Home(Path(folder) / "home", port=0)
         quickstart.choose_demos(home, options)
         try:
             _steps(home)

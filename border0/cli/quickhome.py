@@ -88,6 +88,7 @@ class Home:
     listen: str = "127.0.0.1"
     demo_ssh: bool = True
     demo_http: bool = True
+    port: int = DEFAULT_PORT  # 0: any free one
     say: Callable[[str], None] = field(default=lambda line: None)
 
     @property
@@ -134,9 +135,9 @@ class Home:
             if not path.exists():
                 write_private_key(path, generate_private_key())
             keys[name] = encode_key(public_key(load_private_key(path)))
-        port = free_udp_port(self.listen, DEFAULT_PORT)
-        if port != DEFAULT_PORT:
-            self.say(f"UDP port {DEFAULT_PORT} is taken; using {port}.")
+        port = free_udp_port(self.listen, self.port)
+        if self.port and port != self.port:
+            self.say(f"UDP port {self.port} is taken; using {port}.")
         user = f"{getpass.getuser()}@local"
         addresses = {"v4": CLIENT_ADDRESSES[0], "v6": CLIENT_ADDRESSES[1]}
         allow = []
@@ -231,7 +232,7 @@ def endpoint(listen: str, port: int) -> str:
 
 
 def free_udp_port(listen: str, wanted: int) -> int:
-    """`wanted`, or the next port above it that nobody has."""
+    """`wanted`, or the next port above it that nobody has; for 0 any that nobody has."""
     family = socket.AF_INET6 if ":" in listen else socket.AF_INET
     for port in range(wanted, min(wanted + 200, 65536)):
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -239,7 +240,7 @@ def free_udp_port(listen: str, wanted: int) -> int:
                 probe.bind((listen, port))
             except OSError:
                 continue
-            return port
+            return int(probe.getsockname()[1])
     raise ConfigError(f"no free UDP port between {wanted} and {wanted + 199} on {listen}")
 
 
