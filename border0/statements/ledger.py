@@ -218,13 +218,13 @@ class Ledger:
 
     def dump(self) -> bytes:
         """Everything, for the disk: one line with a checksum, one with JSON."""
-        kept = [*self._held.values(), *self._waiting.values()]
         content = write_object(
             {
                 "org": self.org,
                 "signers": self.signers.statement.to_json(),
                 "head": None if self.head is None else self.head.to_json(),
-                "statements": [statement.to_json() for statement in kept],
+                "held": [statement.to_json() for statement in self._held.values()],
+                "waiting": [statement.to_json() for statement in self._waiting.values()],
                 "floors": [[*key, *floor] for key, floor in self._floors.items()],
                 "removed": [[*key, *floor] for key, floor in self._removed.items()],
             }
@@ -248,15 +248,18 @@ class Ledger:
     @classmethod
     def _restored(cls, saved: dict[str, Any]) -> "Ledger":
         ledger = cls(saved["org"], Statement.from_json(saved["signers"]))
-        for item in saved["statements"]:
-            statement = Statement.from_json(item)
-            check(statement)
-            ledger._waiting[(statement.type, statement.body["id"])] = statement
+        for kept, items in (
+            (ledger._held, saved["held"]),
+            (ledger._waiting, saved["waiting"]),
+        ):
+            for item in items:
+                statement = Statement.from_json(item)
+                check(statement)
+                kept[(statement.type, statement.body["id"])] = statement
         if saved["head"] is not None:
             head = Statement.from_json(saved["head"])
             check(head)
-            # what the head names moves out of `waiting`, the newer rest stays there
-            ledger._follow_head(head)
+            ledger._name(head)
         for floors, items in (
             (ledger._floors, saved["floors"]),
             (ledger._removed, saved["removed"]),
@@ -328,13 +331,16 @@ class Ledger:
             return False
         return True
 
-    def _follow_head(self, head: Statement) -> None:
+    def _name(self, head: Statement) -> None:
         self.head = head
         self._named = {
             (type, id): digest
             for type, objects in head.body["live"].items()
             for id, digest in objects.items()
         }
+
+    def _follow_head(self, head: Statement) -> None:
+        self._name(head)
         kept = {}
         for key, digest in self._named.items():
             for one in (self._held.get(key), self._waiting.get(key)):

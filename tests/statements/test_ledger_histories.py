@@ -34,6 +34,7 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.acme = Organisation()
         self.signing = "control"
+        self.allowed = ["control"]
         self.generation = 0
         self.sent: list[Statement] = [self.acme.signers]
         self.lists = [self.acme.signers]
@@ -69,7 +70,8 @@ class Histories(RuleBasedStateMachine):
             return
         self.generation += 1
         new = f"key{self.generation}"
-        keys = {new: TYPES, self.signing: TYPES} if keep else {new: TYPES}
+        self.allowed = [*self.allowed, new] if keep else [new]
+        keys = dict.fromkeys(self.allowed, TYPES)
         made = self.acme.publish_signers(keys, by=self.signing)
         self.lists.append(made)
         self.sent.append(made)
