@@ -25,7 +25,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from border0.statements.errors import MALFORMED, TOO_LARGE, StatementError
-from border0.statements.text import parse_object, write_object
+from border0.statements.text import parse_object, time_value, write_object
 
 PREFIX = b"border0 statement v1\x00"
 PAYLOAD_LIMIT = 256 * 1024
@@ -75,7 +75,7 @@ class Statement:
     `payload` is kept byte for byte. `body` is parsed at the first use.
     """
 
-    __slots__ = ("_body", "_hash", "payload", "signatures", "type")
+    __slots__ = ("_body", "_expires", "_hash", "payload", "signatures", "type")
 
     def __init__(
         self, type: str, payload: bytes, signatures: Iterable[tuple[str, bytes]] = ()
@@ -90,6 +90,7 @@ class Statement:
         self.signatures = tuple(signatures)
         self._hash = ""
         self._body: dict[str, Any] | None = None
+        self._expires = 0.0
         if len(self.signatures) > MAXIMUM_SIGNATURES:
             raise StatementError(MALFORMED, f"{len(self.signatures)} signatures")
         if len({name for name, _ in self.signatures}) != len(self.signatures):
@@ -119,6 +120,16 @@ class Statement:
         if self._body is None:
             self._body = parse_object(self.payload, payload_limit(self.type))
         return self._body
+
+    @property
+    def expires(self) -> float:
+        """When it stops counting, in Unix seconds; raises StatementError as `body`."""
+        if not self._expires:
+            try:
+                self._expires = time_value(self.body["expires"])
+            except (KeyError, TypeError, ValueError):
+                raise StatementError(MALFORMED, "expires is not a time") from None
+        return self._expires
 
     @classmethod
     def from_json(cls, data: bytes | Mapping[str, Any]) -> "Statement":

@@ -84,9 +84,9 @@ class Ledger:
         body = statement.body
         if body["org"] != self.org:
             raise StatementError(OTHER_ORGANISATION, f"{statement.type} of {body['org']}")
-        if _expires(statement) <= now:
+        if statement.expires <= now:
             raise StatementError(EXPIRED, f"{statement.type} {body['id']} at {body['expires']}")
-        if statement.type != "signers" and _expires(self.signers.statement) <= now:
+        if statement.type != "signers" and self.signers.statement.expires <= now:
             raise StatementError(EXPIRED, "the signers that this node knows")
         key = (statement.type, body["id"])
         self._check_revision(key, statement)
@@ -138,11 +138,11 @@ class Ledger:
 
     def distrust(self, now: float) -> str:
         """Why nothing here counts at all; "" when it does."""
-        if _expires(self.signers.statement) <= now:
+        if self.signers.statement.expires <= now:
             return "the signers have expired"
         if self.head is None:
             return "no head"
-        if _expires(self.head) <= now:
+        if self.head.expires <= now:
             return "the head has expired"
         if self._named[("signers", self.org)] != self.signers.statement.hash:
             return "the head names other signers"
@@ -207,8 +207,8 @@ class Ledger:
         """When the next of the statements that count expires; None while nothing counts."""
         if self.head is None or self.distrust(now):
             return None
-        times = [_expires(statement) for statement in self._held.values()]
-        times += [_expires(self.head), _expires(self.signers.statement)]
+        times = [statement.expires for statement in self._held.values()]
+        times += [self.head.expires, self.signers.statement.expires]
         return min(time for time in times if time > now)
 
     def drop(self, type: str, id: str) -> None:
@@ -370,8 +370,4 @@ class Ledger:
         if key[0] == "signers":
             return self.signers.statement if key[1] == self.org else None
         statement = self._held.get(key)
-        return None if statement is None or _expires(statement) <= now else statement
-
-
-def _expires(statement: Statement) -> float:
-    return time_value(statement.body["expires"])
+        return None if statement is None or statement.expires <= now else statement

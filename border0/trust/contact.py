@@ -38,7 +38,7 @@ def first_contact(
     :param seconds: for the whole of it.
     :raises ConfigError: a pin or host that is none.
     :return: fails with TrustError (another server, no TLS, too slow), or with Twisted's
-        ConnectError when nobody answers.
+        ConnectError or DNSLookupError when nobody answers.
     """
     pin = parse_pin(pin)
     where = f"{host}:{port}"
@@ -165,7 +165,7 @@ class _Reader(Protocol):
         for one in (self.transport.getHandle().get_peer_cert_chain() or [])[:MAXIMUM_CHAIN]:
             try:
                 found.append(one.to_cryptography())
-            except ValueError:  # what breaks its encoding is not the pinned one
+            except Exception:  # what breaks its encoding, in whatever way, is not the pinned one
                 continue
         self._read = found
         self.transport.abortConnection()

@@ -118,6 +118,13 @@ class Envelope(SynchronousTestCase):
         error = self.assertRaises(StatementError, lambda: statement.body)
         self.assertEqual(error.reason, "malformed")
 
+    def test_expires(self) -> None:
+        self.assertEqual(
+            Statement("t", b'{"expires":"2026-11-22T13:05:59.500000Z"}').expires, 1_795_352_759.5
+        )
+        for payload in (b"{}", b'{"expires":1}', b'{"expires":"soon"}', b"["):
+            self.assertRaises(StatementError, lambda raw=payload: Statement("t", raw).expires)
+
     def test_too_large(self) -> None:
         text = "a" * PAYLOAD_LIMIT
         self.refused({**self.good, "payload": json.dumps({"a": text})}, "too large")

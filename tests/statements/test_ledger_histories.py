@@ -5,19 +5,31 @@ and delivers any of them at any time, and a node that restarts. What it checks a
 what the ledger promises.
 """
 
+import hashlib
+import json
 import os
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.statements import TYPES, Ledger, Statement, StatementError
+from border0.statements import (
+    REASONS,
+    TYPES,
+    Ledger,
+    Statement,
+    StatementError,
+    add_signatures,
+)
+from border0.statements.text import write_object
+from tests.statements.test_text import JSON
 from tests.support.organisation import NOW, Organisation, identifier
 
 NAMES = st.sampled_from(["a", "b", "c"])
+MEMBERS = ("org", "id", "revision", "issued", "expires", "critical", "live", "keys", "policies")
 OBJECTS = ("policy", "attachment", "membership")
-LONG = bool(os.environ.get("BORDER0_LONG"))
+LONG = os.environ.get("BORDER0_LONG", "") not in ("", "0")
 PROFILE = settings(
     derandomize=True,
     database=None,
@@ -177,5 +189,38 @@ class Histories(RuleBasedStateMachine):
 
 
 class Machine(SynchronousTestCase):
+    @settings(PROFILE, max_examples=200)
+    @given(st.sampled_from(TYPES), st.sampled_from(MEMBERS), JSON)
+    def test_any_signed_payload_is_believed_or_refused(
+        self, type: str, member: str, value: object
+    ) -> None:
+        """Also who may sign can only be refused, with a reason."""
+        acme = Organisation()
+        made = {"policy": acme.policy("a"), "attachment": acme.attach("a"), "head": acme.head()}
+        body = {**made.get(type, acme.signers).body, member: value}
+        ledger = Ledger(acme.id, acme.signers)
+        try:
+            raw = Statement(type, write_object(body))
+            ledger.accept(add_signatures(raw, acme.key), NOW)
+        except StatementError as error:
+            self.assertIn(error.reason, REASONS)
+        Ledger.load(ledger.dump())
+
+    @settings(PROFILE, max_examples=200)
+    @given(
+        st.sampled_from(["org", "signers", "head", "held", "waiting", "floors", "removed"]), JSON
+    )
+    def test_any_saved_file_is_read_or_refused(self, member: str, value: object) -> None:
+        acme = Organisation()
+        ledger = Ledger(acme.id, acme.signers)
+        ledger.accept_all([acme.policy("a"), acme.head(), acme.policy("b")], NOW)
+        saved = json.loads(ledger.dump().partition(b"\n")[2])
+        content = write_object({**saved, member: value})
+        line = b"border0 ledger v1 " + hashlib.sha256(content).hexdigest().encode()
+        try:
+            Ledger.load(line + b"\n" + content)
+        except StatementError as error:
+            self.assertEqual(error.reason in REASONS, True)
+
     def test_histories(self) -> None:
         run_state_machine_as_test(Histories, settings=PROFILE)  # type: ignore[no-untyped-call]
