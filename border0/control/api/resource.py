@@ -107,7 +107,7 @@ class ApiResource(Resource):
         title: str = "border0",
         version: str = "1",
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         named = [route.name for route in table.routes if route.refers]
         if named and owns is None:
             raise ValueError(f"{named[0]}: ids need somebody who knows whose they are")
