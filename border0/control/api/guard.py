@@ -43,7 +43,8 @@ class Guard:
             raise ValueError("the scheme is https or http")
         self.scheme = scheme
         self._hosts = frozenset(_bracketed(host.lower()) for host in hosts)
-        if not self._hosts or not all(map(_HOST.fullmatch, self._hosts)):
+        matches = [_HOST.fullmatch(host) for host in self._hosts]
+        if not matches or not all(match and not match[3] for match in matches):
             raise ValueError("the allowed hosts are host names or addresses without a port")
         self._proxies: list[IPv4Network | IPv6Network] = [ip_network(p) for p in trusted_proxies]
 
@@ -113,4 +114,7 @@ class Guard:
 
 
 def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+    try:
+        return f"[{host}]" if ip_address(host).version == 6 else host
+    except ValueError:
+        return host

@@ -100,8 +100,8 @@ class _Channel(HTTPChannel):
         self.transport.write(
             b"HTTP/1.1 " + status + b"\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         )
-        self.loseConnection()
         self._deadline = self.callLater(5.0, self._abort)
+        self.loseConnection()
 
     def _start(self) -> None:
         self._deadline = self.callLater(self.site.request_seconds, self._late)

@@ -6,6 +6,7 @@ works in any browser.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from twisted.web.template import Tag, flattenString, tags
 
@@ -20,7 +21,7 @@ POLICY = (
 _DOCTYPE = b"<!DOCTYPE html>\n"
 
 
-async def html(title: str, *content: object) -> bytes:
+async def html(title: str, *content: Any) -> bytes:
     """A whole page."""
     page = tags.html(
         tags.head(
@@ -159,7 +160,7 @@ def message(text: str, link: str = "", label: str = "") -> list[Tag]:
     return content
 
 
-def _form(action: str, hidden: Mapping[str, str], *content: object) -> Tag:
+def _form(action: str, hidden: Mapping[str, str], *content: Any) -> Tag:
     fields = [tags.input(type="hidden", name=name, value=value) for name, value in hidden.items()]
     return tags.form(*fields, *content, method="post", action=action, **{"accept-charset": "utf-8"})
 

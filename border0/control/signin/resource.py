@@ -15,6 +15,7 @@ from twisted.web.server import NOT_DONE_YET
 from border0.control.api import errors
 from border0.control.api.errors import ApiError
 from border0.control.api.guard import Guard
+from border0.control.api.principals import SELF, Principal, permits
 from border0.control.api.web import new_request_id, protect, send
 from border0.control.signin import pages
 from border0.control.signin.flows import SignIn, random
@@ -51,6 +52,8 @@ PATHS = (
     "/device/confirm",
     "/done",
 )
+# What a user needs who lets a machine do this.
+_NEEDS = {"login": SELF, "device": "device.own", "connector": "connector.write"}
 _GONE = "This link does not work any more. On the server, border0 quickstart --new-link prints one."
 _NO_CODE = "There is no such code, it is too old, or another browser has it. Start again."
 
@@ -303,6 +306,11 @@ class SignInPages(Resource):
         if grant is None:
             return await self._no_code()
         account, allowed = visit.account, answer == "allow"
+        needed = _NEEDS[grant.purpose]
+        if allowed and not permits(
+            Principal(account.org, account.id, "", account.role, ""), needed
+        ):
+            raise errors.forbidden(f"To allow this, you need the permission {needed}.")
         target = {"name": grant.name, "public_key": grant.public_key, "purpose": grant.purpose}
         result, reason = ("ok", "") if allowed else ("denied", "refused by the user")
         await self._sign_in.record(visit, account, "device.confirm", result, reason, target)
