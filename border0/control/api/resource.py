@@ -13,6 +13,7 @@ from typing import Protocol, get_origin
 import msgspec
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -124,12 +125,16 @@ class ApiResource(Resource):
         request_id = new_request_id()
         protect(request, self.guard, request_id)
         done = ensureDeferred(self._serve(request, request_id))
-        done.addErrback(
-            lambda failure: self.log.failure(
-                "request {request_id} could not be answered", failure, request_id=request_id
-            )
-        )
+        done.addErrback(self._failed, request, request_id)
         return NOT_DONE_YET
+
+    def _failed(self, failure: Failure, request: Request, request_id: str) -> None:
+        """Writing the answer failed, before its first byte or because the client has gone."""
+        self.log.failure(
+            "request {request_id} could not be answered", failure, request_id=request_id
+        )
+        if not request.startedWriting:
+            send_error(request, errors.internal(), request_id)
 
     async def _serve(self, request: Request, request_id: str) -> None:
         try:

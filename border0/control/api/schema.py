@@ -16,13 +16,23 @@ from msgspec import inspect
 from border0.control.api.errors import ApiError, FieldError, bad_request
 from border0.tables import nearest
 
-UUID_PATTERN = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 QUERY_FIELDS = 32
-_UUID = re.compile(UUID_PATTERN.strip("^$"))
 _AT = re.compile(r" - at `(.*)`$")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[([0-9]+|\.\.\.)\]")
+
+
+def whole(pattern: str) -> str:
+    """A pattern for `msgspec.Meta` that the whole text must fit.
+
+    Python's `$` alone would also match before a line feed at the end; JSON Schema's would not.
+    """
+    return f"^(?:{pattern})$(?!\\n)"
+
+
+UUID_PATTERN = whole(_UUID.pattern)
 
 
 class Reference(NamedTuple):
@@ -130,7 +140,7 @@ def _field_error(text: str, kind: Any) -> ApiError:
         field, message = _join(prefix, missing[1]), "it is required"
     else:
         field = prefix
-        if UUID_PATTERN in message:
+        if repr(UUID_PATTERN) in message:
             message = "an id is a lower-case UUID"
     shown = f"{field}: {message}" if field else message
     return ApiError(422, "invalid", shown, fields=[FieldError(field, message)])

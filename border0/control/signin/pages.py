@@ -31,7 +31,7 @@ async def html(title: str, *content: Any) -> bytes:
             tags.title(f"{title} \u00b7 border0"),
             tags.link(rel="stylesheet", href="/signin.css"),
         ),
-        tags.body(tags.main(tags.p("border0", class_="brand"), tags.h1(title), *content)),
+        tags.body(Tag("main")(tags.p("border0", class_="brand"), tags.h1(title), *content)),
         lang="en",
     )
     return _DOCTYPE + await flattenString(None, page)

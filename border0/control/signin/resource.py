@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from twisted.internet.defer import ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import Request
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
@@ -106,12 +107,16 @@ class SignInPages(Resource):
         # tells other sites as little.
         request.setHeader("Referrer-Policy", "same-origin")
         done = ensureDeferred(self._serve(request, request_id))
-        done.addErrback(
-            lambda failure: self.log.failure(
-                "request {request_id} could not be answered", failure, request_id=request_id
-            )
-        )
+        done.addErrback(self._failed, request, request_id)
         return NOT_DONE_YET
+
+    def _failed(self, failure: Failure, request: Request, request_id: str) -> None:
+        """Not even the page about a failure could be made."""
+        self.log.failure(
+            "request {request_id} could not be answered", failure, request_id=request_id
+        )
+        if not request.startedWriting:
+            send(request, 500, b"Something went wrong on the server.", "text/plain; charset=utf-8")
 
     async def _serve(self, request: Request, request_id: str) -> None:
         headers: list[tuple[str, str]] = []

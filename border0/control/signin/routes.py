@@ -8,9 +8,11 @@ import msgspec
 from border0.control.api.limits import Rate
 from border0.control.api.principals import PUBLIC, SELF, permits
 from border0.control.api.routes import Call, Table
+from border0.control.api.schema import whole
 from border0.control.signin.grants import Approval, Grants
+from border0.tables import NAME
 
-Name = Annotated[str, msgspec.Meta(max_length=63, pattern="^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Name = Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern))]
 PublicKey = Annotated[str, msgspec.Meta(max_length=44)]
 
 

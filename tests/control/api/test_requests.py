@@ -54,6 +54,9 @@ class Bodies(Api):
             self.fields({"name": "a", "connector_ids": ["NOT-AN-ID"]}),
             {"connector_ids[0]": "an id is a lower-case UUID"},
         )
+        key = self.sample.add("connector", ORG)
+        for bad in (key + "\n", key.upper(), "{" + key + "}", key.replace("-", "")):
+            self.assertIn("connector_ids[0]", self.fields({"name": "a", "connector_ids": [bad]}))
         self.assertEqual(self.fields([]), {"": "Expected `object`, got `array`"})
 
     def test_no_json(self) -> None:
