@@ -7,6 +7,7 @@ the handler runs, whether the caller's organisation has such an object.
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -78,7 +79,13 @@ def has_references(kind: Any) -> bool:
 
 def references(value: object, kind: Any) -> list[Reference]:
     """Every id of another object in a decoded `value`."""
-    return list(_walk(inspect.type_info(kind), value, ""))
+    return list(_walk(_described(kind), value, ""))
+
+
+@cache
+def _described(kind: Any) -> inspect.Type:
+    """Describing a type takes longer than decoding a body: once for each."""
+    return inspect.type_info(kind)
 
 
 def decode_body(decoder: msgspec.json.Decoder[Any], raw: bytes, kind: Any) -> Any:

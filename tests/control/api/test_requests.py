@@ -7,6 +7,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.control.api.errors import conflict
+from border0.control.api.routes import Answer
 from tests.support.sampleroutes import Sample
 from tests.support.signin import Control, now_of
 from tests.support.web import ORIGIN, Response, Wire, exchange, raw_request
@@ -199,7 +200,7 @@ class Browsers(Api):
         self.assertEqual(response.status, 400)
 
 
-class Answers(Api):
+class Replies(Api):
     def test_headers(self) -> None:
         for path in ("/ping", "/me", "/nothing", "/openapi.json"):
             response = self.call("GET", path)
@@ -249,6 +250,20 @@ class Answers(Api):
         self.control.api._owns = broken  # type: ignore[assignment]
         self.assertEqual(self.sample.calls, [])
         self.flushLoggedErrors(OSError)
+
+    def test_a_header_that_would_break_the_answer(self) -> None:
+        def broken(call: Any) -> Answer:
+            """A handler that trusts a name."""
+            return Answer(headers=[("X-Name", "a\r\nX-Evil: 1")])
+
+        sample = Sample()
+        sample.table.route("GET", "/broken", permission="socket.read")(broken)
+        control = Control(sample.table, sample.owns)
+        token = control.token(control.accounts.add(ORG, "o", "owner"))
+        response = exchange(control.site, "GET", "/api/v1/broken", token=token)
+        self.assertEqual(self.code(response), (500, "internal"))
+        self.assertNotIn(b"evil", response.raw.lower())
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
     def test_an_answer_of_another_type(self) -> None:
         self.sample.sockets = {"x": "no socket"}  # type: ignore[dict-item]
