@@ -65,14 +65,27 @@ class _Channel(HTTPChannel):
 
     maxHeaders = 64
     site: Any
-    transport: Any
     callLater: Any
     _deadline: Any = None
     _refused = False
+    _counted = False
+    _transport: Any = None
+
+    @property
+    def transport(self) -> Any:
+        """The connection; a WebSocket that takes it over sets None, and it is ours no more."""
+        return self._transport
+
+    @transport.setter
+    def transport(self, value: Any) -> None:
+        self._transport = value
+        if value is None:
+            self._leave()
 
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.connections += 1
+        self._counted = True
         self._start()
 
     def dataReceived(self, data: bytes) -> None:
@@ -84,7 +97,7 @@ class _Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.complete()
-        self.site.connections -= 1
+        self._leave()
         super().connectionLost(reason)
 
     def complete(self) -> None:
@@ -102,6 +115,11 @@ class _Channel(HTTPChannel):
         )
         self._deadline = self.callLater(5.0, self._abort)
         self.loseConnection()
+
+    def _leave(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.site.connections -= 1
 
     def _start(self) -> None:
         self._deadline = self.callLater(self.site.request_seconds, self._late)

@@ -1,5 +1,7 @@
 """Connections: slow, oversized, half and malformed requests."""
 
+from autobahn.twisted.resource import WebSocketResource
+from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -111,6 +113,27 @@ class Connections(SynchronousTestCase):
         self.assertIsNotNone(self.control.site.buildProtocol(None))
         for wire in wires:
             wire.close()
+
+    def test_a_websocket_takes_the_connection_over(self) -> None:
+        factory = WebSocketServerFactory("wss://control.test", reactor=self.control.clock)
+        factory.protocol = WebSocketServerProtocol
+        self.control.site.resource.putChild(b"push", WebSocketResource(factory))
+        wire = Wire(self.control.site)
+        self.assertEqual(self.control.site.connections, 1)
+        head = [
+            ("Upgrade", "websocket"),
+            ("Connection", "Upgrade"),
+            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("Sec-WebSocket-Version", "13"),
+        ]
+        wire.send(raw_request("GET", "/push", head))
+        self.assertEqual(wire.response().status, 101)
+        self.assertEqual(self.control.site.connections, 0)
+        self.assertIsInstance(wire.transport.protocol, WebSocketServerProtocol)
+        self.control.clock.advance(120.0)
+        self.assertTrue(wire.transport.connected)
+        wire.transport.loseConnection()
+        self.assertEqual(self.control.site.connections, 0)
 
     def test_no_access_log(self) -> None:
         lines: list[object] = []
