@@ -92,6 +92,8 @@ def verify(connection: Connection, text: str, now: float) -> EnrolmentKey:
 
 def consume(tx: Tx, text: str) -> EnrolmentKey:
     """Use the key once, together with whatever else this change does; Refused with a reason."""
+    if bearer.organisation(text, "enrolment key") != tx.org:
+        raise Refused("enrolment key", "unknown")
     row = tx.connection.execute(
         update(table)
         .where(
@@ -105,8 +107,7 @@ def consume(tx: Tx, text: str) -> EnrolmentKey:
         .returning(*table.c)
     ).one_or_none()
     if row is None:
-        if verify(tx.connection, text, tx.now).org != tx.org:
-            raise Refused("enrolment key", "unknown")
+        verify(tx.connection, text, tx.now)
         raise Refused("enrolment key", "used")
     found = _rows.make(row)
     tx.record("enrolment_key", found.id, "update")

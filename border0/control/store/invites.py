@@ -71,6 +71,8 @@ def consume(tx: Tx, text: str, kind: str, used_by: str) -> Invite:
 
     :param used_by: who or what came by it, for the record.
     """
+    if bearer.organisation(text, "invite") != tx.org:
+        raise Refused("invite", "unknown")
     row = tx.connection.execute(
         update(table)
         .where(
@@ -85,8 +87,7 @@ def consume(tx: Tx, text: str, kind: str, used_by: str) -> Invite:
         .returning(*table.c)
     ).one_or_none()
     if row is None:
-        if verify(tx.connection, text, kind, tx.now).org != tx.org:
-            raise Refused("invite", "unknown")
+        verify(tx.connection, text, kind, tx.now)
         raise Refused("invite", "used")
     found = _rows.make(row)
     tx.record("invite", found.id, "update")

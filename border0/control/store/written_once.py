@@ -4,19 +4,19 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Insert, Table
+from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningInsert
 
 from border0.control.store.rows import check_values
 from border0.control.store.transaction import Tx
 
 
 @functools.cache
-def _statement(table: Table, dialect: str) -> Insert:
-    key = ["org", "id"]
-    if dialect == "postgresql":
-        return postgresql.insert(table).on_conflict_do_nothing(index_elements=key)
-    return sqlite.insert(table).on_conflict_do_nothing(index_elements=key)
+def _statement(table: Table, dialect: str) -> ReturningInsert[tuple[str]]:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    query = make(table).on_conflict_do_nothing(index_elements=["org", "id"])
+    return query.returning(table.c.id)
 
 
 def insert_new(tx: Tx, table: Table, rows: Sequence[dict[str, Any]]) -> int:
@@ -29,4 +29,4 @@ def insert_new(tx: Tx, table: Table, rows: Sequence[dict[str, Any]]) -> int:
     if not rows:
         return 0
     query = _statement(table, tx.connection.dialect.name)
-    return tx.connection.execute(query, [{**row, "org": tx.org} for row in rows]).rowcount
+    return len(tx.connection.execute(query, [{**row, "org": tx.org} for row in rows]).all())
