@@ -47,6 +47,8 @@ def allocate(
     """
     if pool not in POOLS:
         raise ValueError(f"{pool!r} is no pool of addresses")
+    # The revision comes first: it locks the organisation's row against other processes.
+    _ = tx.revision
     org = organisations.get(tx.connection, tx.org)
     v4 = IPv4Network(org.services_v4 if pool == "services" else org.devices_v4)
     v6 = IPv6Network(org.services_v6 if pool == "services" else org.devices_v6)

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, Engine, exc
 
 from border0.control.store.changes import announcements
-from border0.control.store.engine import BROKEN, make_engine, make_file, parse_url, sqlite_path
+from border0.control.store.engine import (
+    BROKEN,
+    FAILED,
+    make_engine,
+    make_file,
+    parse_url,
+    sqlite_path,
+)
 from border0.control.store.engine import translate as translated
 from border0.control.store.errors import NotFound, Unavailable
 from border0.control.store.migrate import upgrade
@@ -195,21 +202,27 @@ class Database:
 
     def _run(self, connection: Connection, change: Change) -> tuple[Any, Announcement | None]:
         """One change inside its savepoint."""
+        connection.info.pop(FAILED, None)
         # Plain statements: SQLAlchemy's own savepoints cost as much as the change.
         connection.exec_driver_sql("SAVEPOINT change")
         try:
             tx = Tx(connection, change.org, change.actor, self._clock(), self._random)
             value = change.function(tx)
             announcement = tx.finish()
+            # An error that the function hid: what it did is not what it thinks.
             if self._is_broken(connection):
-                # The function hid an error after which nothing that it did can be trusted.
                 raise Unavailable("the database failed during the change", certain=True)
-        except BaseException:
+            if FAILED in connection.info:
+                raise connection.info[FAILED]
+            connection.exec_driver_sql("RELEASE SAVEPOINT change")
+        except BaseException as error:
             if not self._is_broken(connection):
                 connection.exec_driver_sql("ROLLBACK TO SAVEPOINT change")
                 connection.exec_driver_sql("RELEASE SAVEPOINT change")
+                if isinstance(error, exc.SQLAlchemyError):
+                    # The first error is the cause of those that PostgreSQL gives after it.
+                    raise connection.info.get(FAILED, error) from None
             raise
-        connection.exec_driver_sql("RELEASE SAVEPOINT change")
         return value, announcement
 
     @staticmethod

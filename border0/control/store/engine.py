@@ -37,6 +37,8 @@ from border0.errors import ConfigError
 
 BROKEN = "border0_broken"
 """Set in a connection's `info` by an error after which its transaction must not go on."""
+FAILED = "border0_failed"
+"""Set in a connection's `info` to an error that ends the change, but not its neighbours."""
 
 _UNIQUE = {
     str(constraint.name): tuple(column.name for column in constraint.columns)
@@ -140,12 +142,16 @@ def _prepare_sqlite(engine: Engine, *, write: bool, busy_seconds: float) -> None
 
 
 def _mark_broken(context: ExceptionContext) -> None:
-    """Remember that a transaction may be gone, even if the caller swallows the error."""
+    """Remember errors, so that a change which hides one is not taken for a success."""
     error = context.sqlalchemy_exception
-    harmless = (exc.IntegrityError, exc.DataError, exc.ProgrammingError)
-    if context.connection is not None and not isinstance(error, harmless):
-        if not context.connection.invalidated:
-            context.connection.info[BROKEN] = True
+    if context.connection is None or context.connection.invalidated:
+        return
+    harmless = isinstance(error, exc.IntegrityError | exc.DataError | exc.ProgrammingError)
+    # 25P02: a statement after one that failed; only the savepoint is lost.
+    if harmless or getattr(context.original_exception, "sqlstate", None) == "25P02":
+        context.connection.info.setdefault(FAILED, error)
+    else:
+        context.connection.info[BROKEN] = True
 
 
 def translate(error: BaseException) -> BaseException:
