@@ -4,6 +4,7 @@ The revisions are modules of `migrations/`, run by Alembic without any file of s
 """
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from alembic.config import Config
@@ -18,6 +19,8 @@ from border0.errors import ConfigError
 
 LOCK = 0x626F7230
 """The advisory lock of PostgreSQL that a migration holds."""
+_ALONE = Lock()
+"""Alembic keeps what it works on in variables of its modules."""
 
 
 def scripts() -> ScriptDirectory:
@@ -63,7 +66,7 @@ def upgrade(engine: Engine) -> None:
         def steps(revision: Any, _context: Any) -> Any:
             return script._upgrade_revs("head", revision)
 
-        with EnvironmentContext(Config(), script, fn=steps) as environment:
+        with _ALONE, EnvironmentContext(Config(), script, fn=steps) as environment:
             environment.configure(
                 connection=connection, target_metadata=metadata, transactional_ddl=True
             )

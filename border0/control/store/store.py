@@ -56,7 +56,6 @@ class Store:
         self._reading = 0
         self._subscribers: list[Subscriber] = []
         self._pool = ThreadPool(1, readers, "border0-store")
-        self._writer = Thread(target=self._run, name="border0-store-writer", daemon=True)
         self._ending = False
         self._closed: Deferred[None] | None = None
         self._closing = False
@@ -95,21 +94,15 @@ class Store:
         return cls(database, reactor, readers)._open()
 
     def _open(self) -> "Deferred[Store]":
+        opening: Deferred[Store] = Deferred()
         self._pool.start()
-        opening: Deferred[None] = deferToThreadPool(self._reactor, self._pool, self.database.open)
-
-        def opened(_: None) -> Store:
-            self._writer.start()
-            self._trigger = self._reactor.addSystemEventTrigger(
-                "during", "shutdown", self._shut_down
-            )
-            return self
-
-        def failed(failure: Failure) -> Failure:
-            self._pool.stop()
-            return failure
-
-        return opening.addCallbacks(opened, failed)
+        # A reactor that stops, perhaps before this is open, waits for the end of both.
+        self._trigger = self._reactor.addSystemEventTrigger("during", "shutdown", self._shut_down)
+        self._writer = Thread(
+            target=self._run, args=(opening,), name="border0-store-writer", daemon=True
+        )
+        self._writer.start()
+        return opening
 
     def read(self, function: Callable[[Connection], T]) -> Deferred[T]:
         """The function's value; it runs in a thread and sees one snapshot.
@@ -211,7 +204,14 @@ class Store:
 
     # What follows runs in the writer's thread.
 
-    def _run(self) -> None:
+    def _run(self, opening: "Deferred[Store]") -> None:
+        try:
+            self.database.open()
+        except Exception as error:
+            self._pool.stop()
+            self._reactor.callFromThread(self._not_opened, opening, Failure(error))
+            return
+        self._reactor.callFromThread(opening.callback, self)
         while not self._ending:
             change = self._queue.get()
             if change is None:
@@ -268,6 +268,14 @@ class Store:
         """Find out what became of a commit whose answer was lost."""
         self._waiting += 1
         self._queue.put(Change(lambda tx: None, "", ""))
+
+    def _not_opened(self, opening: "Deferred[Store]", failure: Failure) -> None:
+        self._closing = True
+        if self._trigger is not None:
+            self._reactor.removeSystemEventTrigger(self._trigger)
+            self._trigger = None
+        opening.errback(failure)
+        self._finished()
 
     def _finished(self) -> None:
         if self._closed is not None:

@@ -1,5 +1,7 @@
 """Tokens, enrolment keys and invites: what opens something, how often, until when, and for whom."""
 
+from threading import Thread
+
 from border0.control.store import (
     BrokenReference,
     Invalid,
@@ -14,6 +16,7 @@ from border0.control.store import (
     tokens,
     users,
 )
+from border0.control.store.transaction import Change
 from tests.control.store.case import (
     ACME,
     DAY,
@@ -169,6 +172,35 @@ class Bearers:
         _, text = self.key(max_uses=None)
         outcomes, _ = self.outcomes(*[use] * 5)
         self.assertEqual([outcome.value for outcome in outcomes], [1, 2, 3, 4, 5])
+
+    def test_two_processes_share_no_last_use(self):
+        _, key = self.key(max_uses=7)
+        _, invite = self.invite()
+        outcomes = []
+
+        def work(database, name):
+            for _ in range(10):
+                group = [
+                    Change(lambda tx: enrolment_keys.consume(tx, key.reveal()).uses, ACME, name),
+                    Change(
+                        lambda tx: invites.consume(tx, invite.reveal(), "device", "x"), ACME, ""
+                    ),
+                ]
+                # One group for each: the two writers take turns.
+                for change in group:
+                    outcomes.extend(database.commit([change])[0])
+
+        databases = [self.opened(self.url, busy_seconds=30.0) for _ in range(2)]
+        threads = [Thread(target=work, args=(one, "p")) for one in databases]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        errors = [one.error.reason for one in outcomes if one.error is not None]
+        self.assertEqual(set(errors), {"used"})
+        values = [one.value for one in outcomes if one.error is None]
+        self.assertEqual(sorted(v for v in values if isinstance(v, int)), list(range(1, 8)))
+        self.assertEqual(len([v for v in values if isinstance(v, invites.Invite)]), 1)
 
     def test_keys_that_do_not_open(self):
         key, text = self.key()

@@ -1,6 +1,8 @@
 """The store in a reactor: answers after the disk, announcements in order, an end that drains."""
 
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -187,6 +189,44 @@ class Stores:
         await self.assertFailure(store.read(bug), ZeroDivisionError)
         await self.assertFailure(store.change(bug, org=ACME, actor="t"), ZeroDivisionError)
         await self.assertFailure(self.create(store, "a", NOWHERE), Exception)
+
+
+class Shutdown(OnSQLite, TestCase):
+    timeout = 120
+
+    def run_to_its_end(self, body):
+        program = (
+            "import sys\n"
+            "from twisted.internet import reactor\n"
+            "from border0.control.store import Store, organisations\n"
+            "url, org = sys.argv[1:]\n"
+            f"{body}\n"
+            "reactor.run()\n"
+        )
+        url = self.new_url()
+        root = Path(__file__).parents[3]
+        argv = [sys.executable, "-c", program, url, ACME]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, cwd=root)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        return url
+
+    def test_a_reactor_that_stops_while_opening(self):
+        self.run_to_its_end("Store.open(url); reactor.callWhenRunning(reactor.stop)")
+        self.run_to_its_end(
+            "Store.open('sqlite:////proc/none/x.db').addErrback(lambda _: None)\n"
+            "reactor.callWhenRunning(reactor.stop)"
+        )
+
+    async def test_a_reactor_that_stops_finishes_what_waits(self):
+        url = self.run_to_its_end(
+            "def go(store):\n"
+            "    store.change(lambda tx: organisations.create(tx, name='a'), org=org, actor='t')\n"
+            "    reactor.stop()\n"
+            "Store.open(url).addCallback(go)"
+        )
+        store = await Store.open(url)
+        self.addCleanup(store.close)
+        self.assertEqual((await store.read(lambda c: organisations.get(c, ACME))).name, "a")
 
 
 class StoresOnSQLite(Stores, OnSQLite, TestCase):
