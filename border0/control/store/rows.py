@@ -15,6 +15,7 @@ from sqlalchemy import (
     Row,
     Table,
     and_,
+    bindparam,
     delete,
     insert,
     or_,
@@ -112,7 +113,11 @@ class Noun(Generic[R]):
         self.table, self.record, self.kind = table, record, kind
         self._order, self._newest_first = order, newest_first
         self._changeable = frozenset(changeable)
+        # Made once: building a statement costs more than running it.
         self._insert = insert(table).returning(*table.c)
+        self._select = select(table).where(
+            table.c.org == bindparam("wanted_org"), table.c.id == bindparam("wanted_id")
+        )
 
     def make(self, row: Row[Any]) -> R:
         """The record of a row."""
@@ -131,10 +136,11 @@ class Noun(Generic[R]):
 
     def get(self, connection: Connection, org: str, id: str) -> R:
         """One object; NotFound."""
-        found = self.one(connection, *self._is(org, id))
-        if found is None:
+        wanted = {"wanted_org": check_text(org), "wanted_id": check_text(id)}
+        row = connection.execute(self._select, wanted).one_or_none()
+        if row is None:
             raise NotFound(f"{self.kind or self.table.name} not found")
-        return found
+        return self.make(row)
 
     def page(
         self,
