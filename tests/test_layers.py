@@ -12,9 +12,10 @@ ROOT = Path(border0.__file__).parent
 LEVELS = (
     ("errors", "_build_info", "__init__"),
     ("secrets", "tables", "keys"),
-    ("prefixes",),
+    ("prefixes", "statements", "trust"),
     ("wireguard", "netstack", "policy", "audit"),
     ("proxies",),
+    ("control",),
     ("connector", "node"),
     ("processes",),
     ("cli",),
