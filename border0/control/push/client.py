@@ -21,6 +21,7 @@ from border0.control.push.events import (
     Doubt,
     Event,
     InSync,
+    Seen,
     SoftChanged,
 )
 from border0.control.push.messages import ProtocolError
@@ -66,7 +67,7 @@ class MapClient:
         self.token = token
         self.synced = False  # the server said on this connection that the map is the newest
         self.endpoints: SoftState[list[str]] = SoftState()
-        self.presence: SoftState[wire.PresenceFact] = SoftState()
+        self.presence: SoftState[Seen] = SoftState()
         self._sign = sign
         self._write: Callable[[bytes], None] | None = None
         self._state = "off"  # off, challenge, hello, welcomed, open
@@ -308,7 +309,8 @@ class MapClient:
                     self._events.append(SoftChanged("endpoints", where.node))
         elif isinstance(message, wire.Presence):
             for fact in message.facts:
-                if self.presence.put(fact.node, fact.stamp, fact.ttl, fact, now):
+                seen = Seen(fact.online, fact.address, now - fact.age)
+                if self.presence.put(fact.node, fact.stamp, fact.ttl, seen, now):
                     self._events.append(SoftChanged("presence", fact.node))
         elif isinstance(message, wire.Command):
             self._command(message, now)

@@ -61,4 +61,13 @@ class Bye:
     retry_after: float
 
 
+@dataclass(slots=True)
+class Seen:
+    """A node's presence: `heard` is when its address was last confirmed, in the client's time."""
+
+    online: bool
+    address: str
+    heard: float
+
+
 Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Bye
