@@ -44,12 +44,16 @@ class Troubles(RuleBasedStateMachine):
         self.highest = 0
         self.stored_log = self.server.hub.log.dump()
         self.stored_maps = [self.client.map.dump()]
+        self.connect(True)
 
     # -- the organisation ---------------------------------------------------------------------
 
     @precondition(lambda self: self.newest is None)
-    @rule(chosen=st.dictionaries(st.sampled_from(KEYS), st.booleans(), min_size=1, max_size=4))
-    def change(self, chosen: dict[Key, bool]) -> None:
+    @rule(
+        chosen=st.dictionaries(st.sampled_from(KEYS), st.booleans(), min_size=1, max_size=4),
+        flushed=st.booleans(),
+    )
+    def change(self, chosen: dict[Key, bool], flushed: bool) -> None:
         changes: dict[Key, tuple[str, bytes] | None] = {}
         for key, put in chosen.items():
             self.count += 1
@@ -57,6 +61,8 @@ class Troubles(RuleBasedStateMachine):
             changes[key] = (f"{self.count:064x}", body) if put else None
         self.server.change(changes, self.now)
         self.history[self.server.state.revision] = self.server.state
+        if flushed:
+            self.wait(0.25)
 
     @rule(seconds=st.sampled_from([0.01, 0.06, 0.25, 5.0, 31.0, 95.0]))
     def wait(self, seconds: float) -> None:
@@ -74,7 +80,7 @@ class Troubles(RuleBasedStateMachine):
     # -- the connection -----------------------------------------------------------------------
 
     @precondition(lambda self: self.line is None)
-    @rule(prompt=st.booleans())
+    @rule(prompt=st.sampled_from([True, True, True, False]))
     def connect(self, prompt: bool) -> None:
         self.line = Line(self.server, self.client, self.now)
         if prompt:
@@ -96,6 +102,28 @@ class Troubles(RuleBasedStateMachine):
             del self.line.down[at]
         else:
             self.line.to_node(at, self.now, keep)
+
+    @precondition(lambda self: self.newest is None and self.line is not None)
+    @rule(
+        changes=st.lists(
+            st.dictionaries(st.sampled_from(KEYS), st.booleans(), min_size=1, max_size=4),
+            min_size=1,
+            max_size=4,
+        ),
+        plan=st.lists(st.tuples(index, st.sampled_from(["take", "keep", "lose"])), max_size=8),
+    )
+    def burst(self, changes: list[dict[Key, bool]], plan: list[tuple[int, str]]) -> None:
+        """Several flushes whose frames are shuffled, doubled or lost."""
+        for chosen in changes:
+            self.change(chosen, True)
+        for at, what in plan:
+            if self.line is None or not self.line.open:
+                break
+            if self.line.down:
+                self.down(at, what == "keep", what == "lose")
+                self.exact()
+            if self.line.up:
+                self.line.to_server(0, self.now)
 
     @precondition(lambda self: self.line is not None and self.line.up)
     @rule(at=index, keep=st.booleans(), lose=st.booleans())
@@ -128,10 +156,9 @@ class Troubles(RuleBasedStateMachine):
         self.stored_log = self.server.hub.log.dump()
         self.stored_maps.append(self.client.map.dump())
 
+    @precondition(lambda self: self.line is None)
     @rule(kind=st.sampled_from(["empty", "stored", "stale", "older copy"]), at=index)
     def restart_server(self, kind: str, at: int) -> None:
-        if self.line is not None:
-            self.disconnect()
         state = self.newest or self.server.state
         self.newest = None
         log = None
@@ -144,10 +171,9 @@ class Troubles(RuleBasedStateMachine):
             state = self.history[sorted(self.history)[at % len(self.history)]]
         self.server = Server(state, log)
 
+    @precondition(lambda self: self.line is None)
     @rule(at=st.none() | index)
     def restart_client(self, at: int | None) -> None:
-        if self.line is not None:
-            self.disconnect()
         held = NodeMap()
         if at is not None:
             held = NodeMap.load(self.stored_maps[at % len(self.stored_maps)])
@@ -169,6 +195,8 @@ class Troubles(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if self.newest is not None:
+            if self.line is not None:
+                self.disconnect()
             self.restart_server("empty", 0)
         if self.line is not None:
             self.room(None)
