@@ -211,10 +211,14 @@ class Hub:
         """Send a command once, and again after a reconnect until it is answered or `ttl` is over.
 
         :return: its id; the answer comes by `answered`, with ok False when there was none.
+        :raises ValueError: a verb or arguments that no command may have.
         """
         name = str(UUID(bytes=self._random_bytes(16), version=4))
         frame = wire.encode(wire.Command(name, verb, dict(arguments)))
-        wire.parse_to_node(frame)  # our own mistake shows here, not at the node
+        try:
+            wire.parse_to_node(frame)
+        except ProtocolError as error:
+            raise ValueError(str(error)) from None
         waiting = self._commands.setdefault(node, {})
         if len(waiting) >= MAX_COMMANDS:
             oldest = next(iter(waiting))
