@@ -111,8 +111,11 @@ class Troubles(RuleBasedStateMachine):
             max_size=4,
         ),
         plan=st.lists(st.tuples(index, st.sampled_from(["take", "keep", "lose"])), max_size=8),
+        silence=st.booleans(),
     )
-    def burst(self, changes: list[dict[Key, bool]], plan: list[tuple[int, str]]) -> None:
+    def burst(
+        self, changes: list[dict[Key, bool]], plan: list[tuple[int, str]], silence: bool
+    ) -> None:
         """Several flushes whose frames are shuffled, doubled or lost."""
         for chosen in changes:
             self.change(chosen, True)
@@ -124,6 +127,8 @@ class Troubles(RuleBasedStateMachine):
                 self.exact()
             if self.line.up:
                 self.line.to_server(0, self.now)
+        if silence and self.line is not None:
+            self.line.down.clear()  # nothing tells of the loss but the next keepalive
 
     @precondition(lambda self: self.line is not None and self.line.up)
     @rule(at=index, keep=st.booleans(), lose=st.booleans())
