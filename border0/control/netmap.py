@@ -69,6 +69,7 @@ class NetMap:
 
     def __init__(self, revision: int = 0) -> None:
         self.revision = revision
+        self._loading = True
         self._reach = Reach(self._toggled)
         self._statements: dict[Key, tuple[str, bytes, int]] = {}  # hash, envelope, digest
         self._common: dict[Key, None] = {}
@@ -189,12 +190,17 @@ class NetMap:
     def commit(self, revision: int) -> Changes:
         """End a change: what it put or dropped for whom.
 
+        The first commit ends the loading of what was there before; it tells of nothing.
+
         :raises ValueError: the revision is not higher than the last one.
         """
         if revision <= self.revision:
             raise ValueError(f"revision {revision} does not follow {self.revision}")
         self.revision = revision
         changes = Changes(revision, self._touched, self._everyone)
+        if self._loading:
+            self._loading = False
+            changes = Changes(revision, {}, set())
         self._touched, self._everyone = {}, set()
         return changes
 
@@ -299,13 +305,17 @@ class NetMap:
             self._note(node, key, change)
 
     def _note(self, node: str, key: Key, change: int) -> None:
-        total = (self._sums.pop(node, 0) + change) % MODULUS
+        sums = self._sums
+        total = sums.get(node, 0) + change  # exact, so never negative; the modulus comes later
         if total:
-            self._sums[node] = total
-        touched = self._touched.get(node)
-        if touched is None:
-            touched = self._touched[node] = set()
-        touched.add(key)
+            sums[node] = total
+        else:
+            sums.pop(node, None)
+        if not self._loading:
+            touched = self._touched.get(node)
+            if touched is None:
+                touched = self._touched[node] = set()
+            touched.add(key)
 
     def _enter(self, node: str, key: Key) -> None:
         held = self._statements.get(key)
