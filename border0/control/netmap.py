@@ -15,6 +15,7 @@ call `commit` and hand its answer to the hub in one turn, so that no view is see
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from border0.control.counts import count, join
 from border0.control.push.maphash import MODULUS, digest
 from border0.control.push.messages import Key
 from border0.control.reach import Reach
@@ -336,14 +337,14 @@ class NetMap:
 
     def _link(self, principal: str, connector: str, change: int) -> None:
         """Count one socket more or less that joins a principal and a connector."""
-        if not _count(self._links, principal, connector, change):
+        if not count(self._links, principal, connector, change):
             return
         move = self._enter if change > 0 else self._leave
         for device in self._owned.get(principal, ()):
             move(device, ("node", connector))
             move(connector, ("node", device))
         move(connector, ("membership", principal))
-        _join(self._visitors, connector, principal, change > 0)
+        join(self._visitors, connector, principal, change > 0)
 
     def _own(self, device: str, principal: str) -> None:
         """Give a device to another principal, or to none ("")."""
@@ -353,7 +354,7 @@ class NetMap:
         self._devices[device] = principal
         for owner, move in ((old, self._leave), (principal, self._enter)):
             if owner:
-                _join(self._owned, owner, device, owner == principal)
+                join(self._owned, owner, device, owner == principal)
                 for socket in self._reach.sockets_of(owner):
                     move(device, ("socket", socket))
                 for connector in self._links.get(owner, ()):
@@ -371,37 +372,14 @@ class NetMap:
             move = self._enter if comes else self._leave
             move(connector, ("socket", socket))
             move(connector, ("attachment", socket))
-            _join(self._hosted, connector, socket, comes)
+            join(self._hosted, connector, socket, comes)
             self._count_policies(connector, attached, 1 if comes else -1)
             for principal in self._reach.principals_of(socket):
                 self._link(principal, connector, 1 if comes else -1)
 
     def _count_policies(self, connector: str, policies: Iterable[str], change: int) -> None:
         for policy in policies:
-            if _count(self._policy_users, policy, connector, change):
+            if count(self._policy_users, policy, connector, change):
                 move = self._enter if change > 0 else self._leave
                 move(connector, ("policy", policy))
-                _join(self._policies_at, connector, policy, change > 0)
-
-
-def _count(table: dict[str, dict[str, int]], one: str, other: str, change: int) -> bool:
-    """Change a count; whether it went from or to nothing."""
-    row = table.setdefault(one, {})
-    before = row.get(other, 0)
-    after = before + change
-    if after:
-        row[other] = after
-    else:
-        del row[other]
-        if not row:
-            del table[one]
-    return before == 0 or after == 0
-
-
-def _join(table: dict[str, set[str]], one: str, other: str, comes: bool) -> None:
-    if comes:
-        table.setdefault(one, set()).add(other)
-    else:
-        table[one].discard(other)
-        if not table[one]:
-            del table[one]
+                join(self._policies_at, connector, policy, change > 0)

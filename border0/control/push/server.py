@@ -77,8 +77,6 @@ class Hub:
         self._presence: SoftState[_Seen] = SoftState()
         self._commands: dict[str, dict[str, tuple[bytes, float]]] = {}
 
-    # -- sessions ---------------------------------------------------------------------------
-
     def attach(
         self,
         hello: wire.Hello,
@@ -169,8 +167,6 @@ class Hub:
             self._flush(session, now)
             self._cache.clear()
 
-    # -- changes ----------------------------------------------------------------------------
-
     def changed(
         self,
         revision: int,
@@ -259,8 +255,6 @@ class Hub:
         if told:
             self._schedule(now)
 
-    # -- messages ---------------------------------------------------------------------------
-
     def receive(self, session: NodeSession, frame: bytes, now: float) -> None:
         """One message of an attached node.
 
@@ -297,8 +291,6 @@ class Hub:
         session.want_full()
         self._dirty[session] = None
         self._schedule(now)
-
-    # -- time -------------------------------------------------------------------------------
 
     def next_deadline(self) -> float | None:
         """When `expire` wants to be called, in the seconds of `now`."""
