@@ -12,14 +12,15 @@ ROOT = Path(border0.__file__).parent
 LEVELS = (
     ("errors", "_build_info", "__init__"),
     ("secrets", "tables", "keys"),
-    ("prefixes",),
+    ("prefixes", "statements", "trust"),
     ("wireguard", "netstack", "policy", "audit"),
     ("proxies",),
+    ("control",),
     ("connector", "node"),
     ("processes",),
     ("cli",),
 )
-PURE = ("wireguard", "netstack", "policy", "audit", "proxies")
+PURE = ("statements", "wireguard", "netstack", "policy", "audit", "proxies")
 IO_MODULES = {
     "twisted", "autobahn", "treq", "zope", "OpenSSL", "service_identity",
     "socket", "select", "asyncio", "threading", "subprocess", "os", "pathlib", "io",

@@ -39,3 +39,6 @@ class Benchmarks(SynchronousTestCase):
     @requires("namespaces", "tun", "wg", "wireguard-go", "ssh", "sshd", "sftp-server")
     def test_ssh_through_the_tunnel(self):
         self.run_quickly("bench.ssh", "--tunnel-only")
+
+    def test_push(self):
+        self.run_quickly("bench.push")

@@ -1,0 +1,1 @@
+"""The control plane: organisation state, push, API, sign-in."""

@@ -1,0 +1,1 @@
+"""The Twisted side of push: WebSockets over TLS."""

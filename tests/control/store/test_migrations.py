@@ -1,0 +1,144 @@
+"""The schema that migrations make is the schema that the code uses; a newer one is not touched."""
+
+import sqlite3
+import stat
+from pathlib import Path
+from threading import Thread
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from twisted.trial.unittest import SynchronousTestCase
+
+from border0.control.store import SchemaTooNew, Unavailable, groups, migrate, organisations
+from border0.control.store.database import Database
+from border0.control.store.engine import parse_url
+from border0.control.store.schema import metadata
+from border0.errors import ConfigError
+from tests.control.store.case import (
+    ACME,
+    DatabaseCase,
+    OnPostgreSQL,
+    OnSQLite,
+    needs_postgresql,
+)
+
+
+class Migrations:
+    def test_migrations_make_what_the_code_uses(self):
+        def differences(connection):
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            return compare_metadata(context, metadata)
+
+        url = self.new_url(empty=True)
+        database = self.opened(url)
+        self.assertEqual(database.read(differences), [])
+        self.assertEqual(database.read(migrate.current), migrate.newest())
+
+    def test_opening_again_changes_nothing(self):
+        self.change(lambda tx: groups.create(tx, name="kept"))
+        again = self.opened(self.url)
+        self.assertEqual(len(again.read(lambda c: groups.page(c, ACME)).items), 1)
+
+    def test_a_newer_schema_is_refused_and_left_alone(self):
+        def newer(tx):
+            tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+        self.change(newer)
+        self.database.close()
+        self.assertRaises(SchemaTooNew, self.opened, self.url)
+        with self.database_connection() as connection:
+            found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        self.assertEqual(found, "9999")
+
+    def database_connection(self):
+        from border0.control.store.engine import make_engine
+
+        engine = make_engine(parse_url(self.url), write=False, size=1, busy_seconds=1.0)
+        self.addCleanup(engine.dispose)
+        return engine.connect()
+
+    def test_somebody_elses_tables_are_left_alone(self):
+        self.change(lambda tx: tx.connection.execute(text("DELETE FROM alembic_version")))
+        self.database.close()
+        with self.assertRaises(ConfigError) as caught:
+            self.opened(self.url)
+        self.assertIn("did not make", str(caught.exception))
+
+    def test_two_that_start_at_once(self):
+        url = self.new_url(empty=True)
+        errors = []
+
+        def start():
+            database = Database(url, busy_seconds=20.0)
+            try:
+                database.open()
+            except Exception as error:
+                errors.append(error)
+            database.close()
+
+        threads = [Thread(target=start) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(errors, [])
+        self.database = self.opened(url)
+        self.change(lambda tx: organisations.create(tx, name="acme"))
+
+
+class MigrationsOnSQLite(Migrations, OnSQLite, DatabaseCase):
+    def test_others_cannot_read_the_files(self):
+        self.change(lambda tx: groups.create(tx, name="a"))
+        folder = Path(self.url.removeprefix("sqlite:///")).parent
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+        self.assertEqual(set(modes), {"control.db", "control.db-wal", "control.db-shm"})
+        self.assertEqual(set(modes.values()), {0o600})
+
+    def test_durability(self):
+        with self.database.writer.connect() as connection:
+            found = [
+                connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+                for name in ("journal_mode", "synchronous", "foreign_keys")
+            ]
+        self.assertEqual(found, ["wal", 2, 1])
+
+    def test_a_folder_that_cannot_be_made(self):
+        path = Path(self.url.removeprefix("sqlite:///"))
+        self.assertRaises(ConfigError, self.opened, f"sqlite:///{path}/below/control.db")
+
+    def test_a_file_that_vanished_is_not_made_anew(self):
+        path = Path(self.url.removeprefix("sqlite:///"))
+        second = self.opened(self.url)
+        path.unlink()
+        self.assertRaises(Unavailable, second.read, lambda c: groups.page(c, ACME))
+        self.assertFalse(path.exists())
+
+    def test_a_sqlite_that_somebody_else_made(self):
+        path = Path(self.url.removeprefix("sqlite:///")).with_name("foreign.db")
+        with sqlite3.connect(path) as foreign:
+            foreign.execute("CREATE TABLE users (id)")
+        foreign.close()
+        self.assertRaises(ConfigError, self.opened, f"sqlite:///{path}")
+
+
+@needs_postgresql
+class MigrationsOnPostgreSQL(Migrations, OnPostgreSQL, DatabaseCase):
+    pass
+
+
+class Urls(SynchronousTestCase):
+    def test_urls(self):
+        self.assertEqual(parse_url("postgres" + "ql://a:b@h/d").drivername, "postgresql+psycopg")
+        self.assertEqual(parse_url("sqlite:////tmp/x.db").database, "/tmp/x.db")
+        for wrong in (
+            "", "nonsense", "sqlite://", "sqlite:///:memory:", "sqlite:///file:x?mode=memory",
+            "mysql://h/d", "postgresql://h:port/d",
+        ):  # fmt: skip
+            self.assertRaises(ConfigError, parse_url, wrong)
+
+    def test_a_password_is_not_shown(self):
+        with self.assertRaises(ConfigError) as caught:
+            parse_url("mysql://root:canary@h/d")
+        self.assertNotIn("canary", str(caught.exception))
+        self.assertNotIn("canary", repr(parse_url("postgresql://a:canary@h/d")))
