@@ -5,7 +5,7 @@ answer.
 """
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
 from twisted.internet.defer import Deferred
@@ -94,7 +94,7 @@ class Desk:
 
 def audit_line(entry: AuditEntry, tx: Tx) -> str:
     """The record (`docs/records.md`) of something that was done through the API."""
-    details = {"details": entry.details} if entry.details else {}
+    details: dict[str, Any] = {"details": entry.details} if entry.details else {}
     line = events.record(
         entry.type,
         org=entry.org,
