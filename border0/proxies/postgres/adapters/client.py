@@ -80,7 +80,8 @@ class ClientSide(protocol.Protocol):
         self._near = near
         self._near.setTcpNoDelay(True)
         self._near.setTcpKeepAlive(True)
-        self._flush = getattr(self._near, "flush", None)
+        # On the stack it is ours to have a chunk sent now.
+        self._write: Callable[[bytes], None] = getattr(near, "send", near.write)
         self._valve = Valve(self._near)
         if not self.factory.enter(self):
             self._near.abortConnection()
@@ -181,7 +182,7 @@ class ClientSide(protocol.Protocol):
         session = Session(
             gate,
             far.write,
-            self._near.write,
+            self._write,
             self._admission.log,
             factory.wall_clock,
             factory.random_bytes,
@@ -214,7 +215,6 @@ class ClientSide(protocol.Protocol):
     def _join(self, session: Session) -> None:
         """Put the machine's calls where the transports deliver."""
         client, server = session.client, session.server
-        flush: Any = self._flush
 
         def from_client(data: bytes) -> None:
             try:
@@ -228,11 +228,7 @@ class ClientSide(protocol.Protocol):
             except ProtocolError as error:
                 self._violated(error)
 
-        def from_server_flushed(data: bytes) -> None:
-            from_server(data)
-            flush()
-
-        self._rebind(from_client, from_server if flush is None else from_server_flushed)
+        self._rebind(from_client, from_server)
 
     def _rebind(
         self, from_client: Callable[[bytes], None], from_server: Callable[[bytes], None]
@@ -372,10 +368,7 @@ class ClientSide(protocol.Protocol):
         except ProtocolError:
             self._close()
             return
-        if session.mid_message:
-            if self._flush is not None:
-                self._flush()
-        else:
+        if not session.mid_message:
             self._close()
 
     def _close(self) -> None:
@@ -406,11 +399,6 @@ class ClientSide(protocol.Protocol):
             self._write(reply)
         near.loseConnection()
         self._timer = self.factory.reactor.callLater(LINGER_SECONDS, near.abortConnection)
-
-    def _write(self, data: bytes) -> None:
-        self._near.write(data)
-        if self._flush is not None:
-            self._flush()
 
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
