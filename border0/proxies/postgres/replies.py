@@ -13,6 +13,7 @@ the last ReadyForQuery carried.
 from collections import deque
 from collections.abc import Callable
 
+from border0.audit.sessionlog import SessionLog
 from border0.proxies.postgres import codec
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.expected import (
@@ -26,7 +27,6 @@ from border0.proxies.postgres.expected import (
     Change,
     Denied,
     Expected,
-    Recorder,
     Running,
 )
 
@@ -53,7 +53,7 @@ class Replies:
     def __init__(
         self,
         to_client: Callable[[bytes], None],
-        log: Recorder,
+        log: SessionLog,
         parameter_status: Callable[[str, str], None],
         clock: Callable[[], float],
     ) -> None:
