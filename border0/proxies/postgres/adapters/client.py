@@ -204,7 +204,7 @@ class ClientSide(protocol.Protocol):
         far.registerProducer(self._valve, True)
         self._near.registerProducer(Valve(far), True)
         self._write(b"".join(greeting))
-        self._join(session)
+        self._rebind(self._guarded(session.client), self._guarded(session.server))
         if login.rest:
             upstream.dataReceived(login.rest)
         early, self._early = b"".join(self._early), []
@@ -212,23 +212,14 @@ class ClientSide(protocol.Protocol):
             self.dataReceived(early)
         self._valve.hold(False)
 
-    def _join(self, session: Session) -> None:
-        """Put the machine's calls where the transports deliver."""
-        client, server = session.client, session.server
-
-        def from_client(data: bytes) -> None:
+    def _guarded(self, receive: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        def received(data: bytes) -> None:
             try:
-                client(data)
+                receive(data)
             except ProtocolError as error:
                 self._violated(error)
 
-        def from_server(data: bytes) -> None:
-            try:
-                server(data)
-            except ProtocolError as error:
-                self._violated(error)
-
-        self._rebind(from_client, from_server)
+        return received
 
     def _rebind(
         self, from_client: Callable[[bytes], None], from_server: Callable[[bytes], None]
