@@ -55,7 +55,7 @@ def status_of(refusals: Mapping[str, str]) -> wire.Status:
     :raises ValueError: an id that no socket has.
     """
     chosen = sorted(refusals.items())[: wire.MAX_REFUSALS]
-    for length in (256, 128, 32):
+    for length in (256, 128, 24):
         status = wire.Status({socket: reason[:length] for socket, reason in chosen})
         frame = wire.encode(status)
         if len(frame) <= wire.MAX_NODE_FRAME:
