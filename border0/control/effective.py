@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection
 
 from border0.control.store import attachments, policies
+from border0.control.store.errors import Exhausted
 
 ATTACHED_LIMIT = 200
 """Most policies attached to one socket."""
@@ -29,3 +30,18 @@ def effective_by_socket(
     wide = set(policies.everywhere(connection, org))
     attached = attachments.of_sockets(connection, org, socket_ids)
     return {socket: sorted(wide.union(own)) for socket, own in attached.items()}
+
+
+def check_limits(connection: Connection, org: str, socket_ids: Iterable[str] = ()) -> None:
+    """Refuse more policies than one attachment statement holds; ask after a change.
+
+    :param socket_ids: the sockets that something was attached to.
+    :raises Exhausted: too many at one of these sockets, or too many `org_wide` ones.
+    """
+    if any(
+        len(own) > ATTACHED_LIMIT
+        for own in attachments.of_sockets(connection, org, socket_ids).values()
+    ):
+        raise Exhausted(f"a socket has at most {ATTACHED_LIMIT} policies attached")
+    if len(policies.everywhere(connection, org)) > EVERYWHERE_LIMIT:
+        raise Exhausted(f"an organisation has at most {EVERYWHERE_LIMIT} org_wide policies")

@@ -11,10 +11,10 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
 from border0.control import upstreams
-from border0.control.api.errors import conflict, invalid
+from border0.control.api.errors import invalid
 from border0.control.api.paging import Page, PageQuery
 from border0.control.api.routes import Answer, Call, Table
-from border0.control.effective import ATTACHED_LIMIT, EVERYWHERE_LIMIT, effective_by_socket
+from border0.control.effective import ATTACHED_LIMIT, check_limits
 from border0.control.routes.desk import Desk
 from border0.control.routes.fields import (
     ConnectorId,
@@ -28,16 +28,14 @@ from border0.control.routes.fields import (
     changed,
     check_name,
     chosen,
-    tag_map,
     tag_words,
-    time_text,
 )
-from border0.control.store import attachments, connectors, organisations, policies, sockets
+from border0.control.routes.socketview import SocketAnswer, describe, live
+from border0.control.store import attachments, sockets
 from border0.control.store.sockets import Socket
 from border0.control.store.transaction import Tx
 
 BODY_LIMIT = 256 * 1024
-DOMAIN = "border0.internal"
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Connectors = Annotated[list[ConnectorId], msgspec.Meta(max_length=64)]
 Policies = Annotated[list[PolicyId], msgspec.Meta(max_length=ATTACHED_LIMIT)]
@@ -96,47 +94,6 @@ class ConnectorIds(msgspec.Struct, forbid_unknown_fields=True):
     connector_ids: Connectors
 
 
-class ServingConnector(msgspec.Struct, forbid_unknown_fields=True):
-    """A connector that serves a socket."""
-
-    connector_id: str
-    name: str
-    online: bool
-
-
-class PolicyInForce(msgspec.Struct, forbid_unknown_fields=True):
-    """A policy that decides about a socket: attached to it, or to all (`org_wide`)."""
-
-    id: str
-    name: str
-    org_wide: bool
-    attached: bool
-
-
-class SocketAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A socket; `status` is what its connectors say now and is no part of the version."""
-
-    socket_id: str
-    name: str
-    display_name: str
-    description: str
-    socket_type: str
-    port: int
-    tags: dict[str, str]
-    recording_enabled: bool
-    connector_ids: list[str]
-    connectors: list[ServingConnector]
-    policies: list[PolicyInForce]
-    upstream_configuration: dict[str, Any]
-    private_network_ipv4: str
-    private_network_ipv6: str
-    dnsname: str
-    status: str
-    version: int
-    created_at: str | None
-    updated_at: str | None
-
-
 find_socket = chosen(sockets.get, sockets.find, "socket")
 
 
@@ -145,7 +102,7 @@ def register(table: Table, desk: Desk) -> None:
     route = table.route
 
     def answered(org: str, wanted: SocketAnswer) -> Answer:
-        return Answer(_live(desk, org, wanted), version=wanted.version)
+        return Answer(live(desk, org, wanted), version=wanted.version)
 
     @route("GET", "/socket", permission="socket.read", query=PageQuery, answer=Page[SocketAnswer])
     async def every(call: Call) -> Page[SocketAnswer]:
@@ -158,7 +115,7 @@ def register(table: Table, desk: Desk) -> None:
             return Page(describe(connection, call.org, found.items), found.after)
 
         page = await desk.read(read)
-        return Page([_live(desk, call.org, one) for one in page.items], page.next_cursor)
+        return Page([live(desk, call.org, one) for one in page.items], page.next_cursor)
 
     @route(
         "POST",
@@ -272,8 +229,8 @@ def register(table: Table, desk: Desk) -> None:
             before = set(wanted)
             for one in call.body.actions:
                 (wanted.add if one.action == "add" else wanted.discard)(one.id)
-            check_attached(len(wanted))
             attachments.set_policies(tx, socket.id, wanted)
+            check_limits(tx.connection, tx.org, [socket.id])
             call.details |= {"added": sorted(wanted - before), "removed": sorted(before - wanted)}
             found = sockets.get(tx.connection, tx.org, socket.id)
             return describe(tx.connection, tx.org, [found])[0]
@@ -299,79 +256,6 @@ def register(table: Table, desk: Desk) -> None:
             return describe(tx.connection, tx.org, [made])[0]
 
         return answered(call.org, await desk.change(call, change))
-
-
-def describe(connection: Connection, org: str, found: list[Socket]) -> list[SocketAnswer]:
-    """Sockets as answers, in a few questions for all; what is live comes later, see `_live`."""
-    ids = [one.id for one in found]
-    serving = sockets.connectors_of(connection, org, ids)
-    names = connectors.among(connection, org, {one for some in serving.values() for one in some})
-    attached = attachments.of_sockets(connection, org, ids)
-    in_force = effective_by_socket(connection, org, ids)
-    known = policies.among(connection, org, {one for some in in_force.values() for one in some})
-    domain = f"{organisations.get(connection, org).name}.{DOMAIN}"
-    return [
-        SocketAnswer(
-            socket_id=one.id,
-            name=one.name,
-            display_name=one.display_name,
-            description=one.description,
-            socket_type=one.socket_type,
-            port=one.port,
-            tags=tag_map(one.tags),
-            recording_enabled=one.recording_enabled,
-            connector_ids=serving[one.id],
-            connectors=[ServingConnector(id, names[id].name, False) for id in serving[one.id]],
-            policies=[
-                PolicyInForce(id, known[id].name, known[id].org_wide, id in attached[one.id])
-                for id in in_force[one.id]
-            ],
-            upstream_configuration=upstreams.shown(one.upstream_configuration),
-            private_network_ipv4=one.ipv4,
-            private_network_ipv6=one.ipv6,
-            dnsname=f"{one.name}.{domain}",
-            status="",
-            version=one.version,
-            created_at=time_text(one.created),
-            updated_at=time_text(one.updated),
-        )
-        for one in found
-    ]
-
-
-def check_attached(count: int) -> None:
-    """Refuse more policies than one attachment statement holds.
-
-    :raises ApiError: 409.
-    """
-    if count > ATTACHED_LIMIT:
-        raise conflict(f"a socket has at most {ATTACHED_LIMIT} policies attached")
-
-
-def check_everywhere(count: int) -> None:
-    """Refuse more `org_wide` policies than fit beside the attached ones.
-
-    :raises ApiError: 409.
-    """
-    if count > EVERYWHERE_LIMIT:
-        raise conflict(f"an organisation has at most {EVERYWHERE_LIMIT} org_wide policies")
-
-
-def _live(desk: Desk, org: str, one: SocketAnswer) -> SocketAnswer:
-    """Fill in what the connectors are saying; in the reactor's thread."""
-    reasons = []
-    served = False
-    for connector in one.connectors:
-        connector.online = desk.nodes.online(org, connector.connector_id)
-        if connector.online:
-            reason = desk.nodes.refusals(org, connector.connector_id).get(one.socket_id)
-            served = served or reason is None
-            reasons += [reason] if reason is not None else []
-    if served:
-        one.status = "served"
-    else:
-        one.status = f"refused: {reasons[0]}" if reasons else "no connector online"
-    return one
 
 
 def _aimed(tx: Tx, call: Call) -> Socket:

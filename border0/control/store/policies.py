@@ -116,14 +116,12 @@ def remove(tx: Tx, id: str, version: int | None = None) -> None:
     _rows.delete(tx, id, version)
 
 
-def texts(connection: Connection, org: str, policies: Iterable[Policy]) -> dict[str, str]:
-    """The text in force of each of these policies, by id, in one question."""
-    current = {one.id: one.current for one in policies}
-    query = select(versions.c.policy_id, versions.c.number, versions.c.text).where(
-        versions.c.org == org,
-        tuple_(versions.c.policy_id, versions.c.number).in_(list(current.items())),
-    )
-    return {row.policy_id: row.text for row in connection.execute(query)}
+def in_force(connection: Connection, org: str, found: Iterable[Policy]) -> dict[str, PolicyVersion]:
+    """The version in force of each of these policies, by the policy's id, in one question."""
+    current = tuple_(versions.c.policy_id, versions.c.number)
+    wanted = current.in_([(one.id, one.current) for one in found])
+    rows = connection.execute(select(versions).where(versions.c.org == org, wanted))
+    return {row.policy_id: PolicyVersion(**row._mapping) for row in rows}
 
 
 def get_version(

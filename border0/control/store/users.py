@@ -36,7 +36,7 @@ class User:
 
 
 _rows = Noun(table, User, "user", changeable=("email", "name", "role", "disabled"))
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(
