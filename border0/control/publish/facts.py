@@ -87,10 +87,8 @@ def affected(connection: Connection, org: str, kind: str, id: str) -> list[Key]:
         return [("socket", id), ("attachment", id)]
     if kind == "attachment":
         return [("attachment", id)]
-    if kind == "policy":  # it may have become the whole organisation's, or ceased to be
-        query = select(schema.sockets.c.id).where(schema.sockets.c.org == org)
-        sockets_of_org = connection.execute(query.order_by(schema.sockets.c.id)).scalars()
-        return [("policy", id), *(("attachment", socket) for socket in sockets_of_org)]
+    if kind == "policy":
+        return [("policy", id)]
     return []
 
 

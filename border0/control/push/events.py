@@ -84,6 +84,4 @@ class Seen:
     heard: float
 
 
-Event = (
-    Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye | Lost
-)
+Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye | Lost
