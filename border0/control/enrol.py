@@ -7,7 +7,6 @@ that is not theirs. A machine that joins again with its WireGuard key keeps its 
 """
 
 import base64
-import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal, NamedTuple
@@ -22,6 +21,7 @@ from border0.control.api.limits import Rate
 from border0.control.api.principals import PUBLIC
 from border0.control.api.routes import AuditEntry, Call, Table
 from border0.control.api.schema import whole
+from border0.control.member.join import join_message
 from border0.control.routes.desk import Desk, audit_line, translated
 from border0.control.store import (
     audit_events,
@@ -41,7 +41,6 @@ from border0.errors import Border0Error
 from border0.statements import Statement
 from border0.tables import NAME
 
-CONTEXT = b"border0 join v1\0"
 DEVICE_DAYS = 180
 DAY = 86_400.0
 JOIN_RATE = Rate(30, 60.0)
@@ -113,11 +112,6 @@ class Joined(NamedTuple):
     organisation: organisations.Organisation
 
 
-def proof(code: str, wireguard_key: bytes, machine_key: bytes) -> bytes:
-    """What the machine key signs."""
-    return CONTEXT + hashlib.sha256(code.encode()).digest() + wireguard_key + machine_key
-
-
 def register(
     table: Table,
     desk: Desk,
@@ -173,7 +167,7 @@ def _check_keys(body: JoinBody) -> None:
         keys.append(raw)
     wireguard, machine, signature = keys
     try:
-        message = proof(body.code, wireguard, machine)
+        message = join_message(body.code, wireguard, machine)
         Ed25519PublicKey.from_public_bytes(machine).verify(signature, message)
     except InvalidSignature:
         raise forbidden("the signature is not by this machine key", "wrong_signature") from None

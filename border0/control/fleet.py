@@ -12,7 +12,7 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
 from border0.control.api.errors import ApiError
@@ -27,6 +27,7 @@ from border0.control.store import devices
 from border0.control.store.errors import NotFound, StoreError
 from border0.control.store.store import Store
 from border0.control.store.transaction import Entry as Touched
+from border0.errors import Border0Error
 from border0.statements import Statement
 
 EPHEMERAL_SECONDS = 600.0
@@ -97,6 +98,8 @@ class Fleet:
         )
         hub.answered = lambda node, name, ok, detail: self._answered(one, name, ok)
         hub.seen = lambda node, online, address: self._seen(org, one, node, online)
+        hub.records = lambda node, text: self._lines(org, one, node, text)
+        hub.status = one.refusals.__setitem__
         one.hub = hub
         one.driver = self._drivers[org] = HubDriver(hub, self.reactor)
         for node, facts in publisher.nodes.items():
@@ -206,6 +209,13 @@ class Fleet:
             one.leaving[node] = self.reactor.callLater(
                 EPHEMERAL_SECONDS, self._remove, org, one, node
             )
+
+    def _lines(self, org: str, one: Organisation, node: str, text: str) -> "Deferred[object]":
+        """Store what a connector recorded; a device has nothing to say here."""
+        facts = one.publisher.nodes.get(node)
+        if facts is None or facts.role != "connector":
+            return fail(Border0Error("only a connector records"))
+        return self._records(org, node, text)
 
     def _remove(self, org: str, one: Organisation, node: str) -> None:
         """An ephemeral device has been away for long enough."""

@@ -9,6 +9,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from border0.control import enrol
 from border0.control.api.errors import ApiError
 from border0.control.api.routes import Call, Table
+from border0.control.member.join import join_message
 from border0.control.routes.desk import Desk
 from border0.control.store import (
     audit_events,
@@ -33,7 +34,7 @@ class Machine:
         self.public = self.key.public_key().public_bytes_raw()
 
     def body(self, code, role="device", name="laptop", **changed):
-        signature = self.key.sign(enrol.proof(code, self.wireguard, self.public))
+        signature = self.key.sign(join_message(code, self.wireguard, self.public))
         members = {
             "code": code,
             "role": role,
