@@ -9,9 +9,19 @@ from border0.errors import Border0Error
 
 NOUNS = (
     "quickstart",
+    "login",
+    "logout",
+    "whoami",
     "client",
+    "node",
     "connector",
+    "socket",
+    "policy",
     "device",
+    "user",
+    "group",
+    "service-account",
+    "token",
     "session",
     "recording",
     "audit",
@@ -44,7 +54,8 @@ def parser(noun: str = "") -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in (noun,) if noun in NOUNS else NOUNS:
-        importlib.import_module(f"border0.cli.{name}").register(commands)
+        module = name.replace("-", "_")
+        importlib.import_module(f"border0.cli.{module}").register(commands)
     return root
 
 
@@ -56,7 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except Border0Error as error:
         print(f"border0: {error}", file=sys.stderr)
-        return 1
+        # 2 for a command line that cannot be meant, 3 for what one may not do
+        return int(getattr(error, "exit_status", 1))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
