@@ -21,7 +21,7 @@ from border0.errors import Border0Error, ConfigError
 from border0.secrets import Secret
 
 NAME = "account.json"
-ADVICE = "no account here; sign in: border0 login URL --ca sha256:…"
+ADVICE = "no account here; sign in: border0 login URL --ca sha256:..."
 _LIMIT = 1 << 20
 
 

@@ -105,7 +105,7 @@ class Client:
         *,
         authority: bytes | None = None,
         token: Secret | None = None,
-        sign_in: str = "border0 login URL --ca sha256:…",
+        sign_in: str = "border0 login URL --ca sha256:...",
         listing: str = "",
     ) -> None:
         self.url, self._host, self._port = read_url(url)

@@ -63,6 +63,13 @@ def add_home(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--home", metavar="DIR", type=Path, help="default: ~/.border0")
 
 
+def add_new_name(parser: argparse.ArgumentParser) -> None:
+    """The name of what is made: as a word, or as Border0's own --name."""
+    about = "lower-case letters, digits, dashes"
+    parser.add_argument("name", metavar="NAME", nargs="?", help=about)
+    parser.add_argument("--name", "-n", dest="new_name", metavar="NAME", help=argparse.SUPPRESS)
+
+
 def home(options: argparse.Namespace) -> Path:
     """The folder of this user's keys and account, absolute."""
     chosen = options.home or os.environ.get("BORDER0_HOME") or Path.home() / ".border0"

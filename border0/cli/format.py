@@ -128,6 +128,11 @@ def lasted(started: str, ended: str) -> str:
         seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
     except (ValueError, TypeError):
         return ""
+    return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: `0:05`, `1:02:03`."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"

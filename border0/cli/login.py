@@ -31,7 +31,7 @@ def register(commands: Any) -> None:
         "url", metavar="URL", nargs="?", help="https://HOST:PORT (default: that of the account)"
     )
     parser.add_argument(
-        "--ca", metavar="sha256:…", help="the pin of its authority, as it was printed there"
+        "--ca", metavar="sha256:...", help="the pin of its authority, as it was printed there"
     )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
@@ -52,14 +52,14 @@ def run(options: argparse.Namespace) -> int:
     folder = command.home(options)
     kept = account.load(folder) if command.has_file(options) else None
     if options.url is None and kept is None:
-        raise command.UsageError("name the control plane: border0 login URL --ca sha256:…")
+        raise command.UsageError("name the control plane: border0 login URL --ca sha256:...")
     url = read_url(options.url)[0] if options.url or kept is None else kept.url
     ca = (options.ca or "").strip().lower()
     if not ca and kept is not None and kept.url == url:
         ca = kept.ca
     authority = account.contact(url, ca)
     again = f"border0 login {url}" + (f" --ca {ca}" if ca else "")
-    hint = again if ca else f"{again} --ca sha256:…"
+    hint = again if ca else f"{again} --ca sha256:..."
     client = Client(url, authority=authority.encode() if authority else None, sign_in=hint)
     result = confirm(client, machine_name(), "login", json=options.json)
     if not result.get("token"):
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     )
     account.save(folder, made)
     who = account.open_client(folder, made).get("/whoami").body
-    facts = {"url": url, "org": made.org, "org_name": made.org_name}
+    facts: dict[str, Any] = {"url": url, "org": made.org, "org_name": made.org_name}
     facts |= {name: who.get(name) for name in ("name", "role")}
     organisation = made.org_name or made.org
     text = f"Signed in as {who.get('name')} ({who.get('role')}) of {organisation}."

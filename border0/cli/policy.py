@@ -30,7 +30,7 @@ def register(commands: Any) -> None:
     shown = command.verb(verbs, "show", "show one policy and its text", show, utc=True)
     _name(shown)
     made = command.verb(verbs, "add", "make a policy", add)
-    _name(made)
+    command.add_new_name(made)
     _text(made)
     made.add_argument("--orgwide", "-o", action="store_true", help="in force at every socket")
     made.add_argument("--description", metavar="TEXT", help="for people")
@@ -123,11 +123,14 @@ def add(options: argparse.Namespace) -> int:
     from border0.cli import account
     from border0.cli.api import path
 
+    wanted = options.name or options.new_name
+    if not wanted:
+        raise command.UsageError("give it a name: border0 policy add NAME --file FILE")
     client = account.client(options)
     made: dict[str, Any] = {}
 
     def save(data: dict[str, Any]) -> None:
-        body = {"name": options.name, **data}
+        body = {**data, "name": wanted}
         for name, value in (("description", options.description), ("comment", options.comment)):
             if value is not None:
                 body[name] = value

@@ -19,7 +19,7 @@ def register(commands: Any) -> None:
     shown = command.verb(verbs, "show", "show one socket", show, utc=True)
     shown.add_argument("name", metavar="NAME", help="its name or id")
     made = command.verb(verbs, "create", "make a socket", create)
-    made.add_argument("name", metavar="NAME", nargs="?", help="lower-case letters, digits, dashes")
+    command.add_new_name(made)
     _fields(made)
     made.add_argument("--policy", metavar="NAME", action="append", help="attach it; repeatable")
     changed = command.verb(verbs, "update", "change what is given, keep the rest", update)
@@ -33,11 +33,13 @@ def register(commands: Any) -> None:
 def _fields(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", metavar="FILE", help="its fields in JSON or TOML; -: from a pipe")
     parser.add_argument(
-        "--upstream", metavar="URL", help="postgres://user@host/db, ssh://user@host, http://host, …"
+        "--upstream",
+        metavar="URL",
+        help="postgres://user@host/db, ssh://user@host, http://host ...",
     )
     parser.add_argument(
         "--password",
-        metavar="from:…",
+        metavar="from:...",
         default="",
         help="where the connector finds it: from:env:NAME or from:file:PATH (default: asked)",
     )
@@ -118,6 +120,7 @@ def create(options: argparse.Namespace) -> int:
     from border0.cli import account
     from border0.cli.api import Client, path
 
+    options.name = options.name or options.new_name
     body = _body(options)
     name = options.name or body.get("name")
     if not name:
