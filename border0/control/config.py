@@ -37,11 +37,6 @@ class ControlConfig:
         """The name or address in the URL."""
         return urlsplit(self.url).hostname or ""
 
-    @property
-    def folder_of_keys(self) -> Path:
-        """Where the control plane keeps its own keys, mode 0700."""
-        return self.state_dir / "keys"
-
 
 def load(path: Path) -> ControlConfig:
     """Read and check one file.
