@@ -67,6 +67,7 @@ class ControlPlane(MultiService):
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.keyring = Keyring(config.state_dir)
         self.pin = ""
+        self.authority: bytes | None = None  # PEM, of the private authority
         self._tls = self._context()
         self.ready = False
         self.ports: list[Any] = []
@@ -84,7 +85,7 @@ class ControlPlane(MultiService):
         if config.certificate is not None and config.private_key is not None:
             return server_context(config.certificate.read_bytes(), config.private_key.read_bytes())
         authority = PrivateCA.open(config.state_dir / "authority", self.wall())
-        self.pin = authority.pin
+        self.pin, self.authority = authority.pin, authority.certificate
         names, addresses = self._names()
         return RenewingContext(authority, names, addresses, self.wall)
 

@@ -25,6 +25,7 @@ TABLES: dict[str, Table] = {
 """The kinds of objects that a route may name by id."""
 _AT_ONCE = 500
 
+
 def owns(desk: Desk) -> Owns:
     """The `Owns` of an `ApiResource`: one read for all ids of a request."""
 
