@@ -62,6 +62,11 @@ class Bye:
 
 
 @dataclass(slots=True)
+class Lost:
+    """The connection is gone; everything that was learnt stays."""
+
+
+@dataclass(slots=True)
 class Seen:
     """A node's presence: `heard` is when its address was last confirmed, in the client's time."""
 
@@ -70,4 +75,4 @@ class Seen:
     heard: float
 
 
-Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Bye
+Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Bye | Lost
