@@ -68,7 +68,7 @@ class Choice:
         moved = []
         for name, connectors in self._services.items():
             held = before.get(name)
-            if held in connectors:
+            if held is not None and held in connectors:
                 self._at[name] = held
             elif connectors:
                 self._at[name] = self._best(connectors, now)
