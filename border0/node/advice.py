@@ -43,7 +43,7 @@ def silence(config: ClientConfig, target: Target, public_key: bytes) -> TunnelEr
             f"public key {encode_key(public_key)}?"
         )
     if len(connectors) > 1:
-        listed = ", ".join(f"{one.name} at {one.where}" for one in connectors)
+        listed = ", ".join(one.name for one in connectors)
         first = f"none of the connectors of {target.name} answers ({listed})"
     return TunnelError(
         f"{first}: does UDP get there, and is it online? border0 connector ls says it"

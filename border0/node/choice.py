@@ -144,12 +144,14 @@ class Choice:
             if len(connectors) < 2:
                 continue
             held = self._health[self._at[service]]
-            since, quiet, patience = held.waiting, QUIET, DEAD
-            if service not in busy:
+            since = asking = held.waiting
+            quiet, patience = QUIET, DEAD
+            if service in waiting:
                 # What the connector owes from before is not held against it.
-                since = max(since, waiting[service])
-                quiet = patience = PATIENCE
-            if not held.gave_up and now - since < quiet:
+                asking, quiet = max(since, waiting[service]), PATIENCE
+            if service not in busy:
+                since, patience = asking, PATIENCE
+            if not held.gave_up and now - asking < quiet:
                 continue
             others = [one for one in connectors if one != self._at[service]]
             # Only one who answers while this one does not shows that it is not our own way out.

@@ -42,8 +42,11 @@ class ConnectorEntry:
     @property
     def where(self) -> str:
         """Its first endpoint, for a person."""
-        host, port = self.endpoints[0] if self.endpoints else ("an unknown place", 0)
-        return f"{host} port {port}" if port else host
+        if not self.endpoints:
+            return "an unknown place"
+        host, port = self.endpoints[0]
+        more = f" (and {len(self.endpoints) - 1} more)" if len(self.endpoints) > 1 else ""
+        return f"{host} port {port}{more}"
 
     def same_peer(self, other: "ConnectorEntry") -> bool:
         """Whether sessions with one go on with the other."""

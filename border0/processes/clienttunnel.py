@@ -293,13 +293,14 @@ class ClientTunnel:
             self._watch()
             factory: Any = Factory.forProtocol(lambda: leg)
             factory.noisy = False
-            for last in (False, True):
+            # In use, a service moves later than one attempt lasts.
+            for last in (False, False, True):
                 began, held = self.reactor.seconds(), self.choice.at(target.name)
                 try:
                     await self._endpoint(target).connect(factory)
                     break
                 except error.TimeoutError:
-                    if last or not self._may_move(target, held, began):
+                    if last or not self._may_move(target.name, held, opened):
                         raise self._timed_out(target, began) from None
                 except error.ConnectError:
                     raise advice.refused(self.config, target, self._at(target)) from None
@@ -316,12 +317,14 @@ class ClientTunnel:
             self.tunnel.driver, target.host, target.port, target.source, CONNECT_SECONDS
         )
 
-    def _may_move(self, target: Target, held: str, since: float) -> bool:
+    def _may_move(self, service: str, held: str, since: float) -> bool:
         """Whether the service moved, or soon may: it is silent where it is, but not elsewhere."""
         self._observe()
-        others = self.choice.connectors(target.name)
-        heard = [one for one in others if self.choice.heard_since(one, since)]
-        return bool(heard) and (held not in heard or held != self.choice.at(target.name))
+        if self.choice.at(service) != held:
+            return True
+        connectors = self.choice.connectors(service)
+        heard = [one for one in connectors if self.choice.heard_since(one, since)]
+        return bool(heard) and held not in heard
 
     def _at(self, target: Target) -> ConnectorEntry:
         held = self.choice.at(target.name)

@@ -83,6 +83,15 @@ class Deciding(SynchronousTestCase):
         self.answered("b", began + PATIENCE + 0.1, 0.1)
         self.assertEqual(self.choice.review([], {"db": began}, began + 2.2).moved, ["db"])
 
+    def test_in_use_a_connection_that_waits_only_asks_sooner(self) -> None:
+        self.both()
+        self.choice.observe("a", NOW, NOW + 1, 0.020)
+        waiting = {"db": NOW + 1}
+        self.assertEqual(self.choice.review(["db"], waiting, NOW + 1 + PATIENCE).ask, {"b"})
+        self.answered("b", NOW + 4, 0.1)
+        self.assertEqual(self.choice.review(["db"], waiting, NOW + DEAD).moved, [])
+        self.assertEqual(self.choice.review(["db"], waiting, NOW + 1 + DEAD).moved, ["db"])
+
     def test_who_was_just_asked_is_not_asked_again(self) -> None:
         self.both()
         self.choice.observe("a", NOW, NOW + 1, 0.020)
