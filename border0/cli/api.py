@@ -27,19 +27,14 @@ ANSWER_LIMIT = 16 << 20
 MESSAGE_LIMIT = 600
 PAGE = 200
 PAGES_LIMIT = 10_000
-DENIED = 3
 
 
 class ApiError(Border0Error):
-    """The control plane refused: its status, its stable code and its sentence, fit for a terminal.
-
-    `exit_status` is 3 when the caller may not, else 1.
-    """
+    """The control plane refused: its status, its stable code, and a sentence fit for a terminal."""
 
     def __init__(self, status: int, code: str, message: str, advice: str = "") -> None:
         super().__init__(f"{message}; {advice}" if advice else message)
         self.status, self.code, self.message = status, code, message
-        self.exit_status = DENIED if status in (401, 403) else 1
 
 
 class Reply:

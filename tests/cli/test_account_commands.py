@@ -206,7 +206,7 @@ class Sockets(SignedIn):
         words = ("socket", "create", "shop-db", "--upstream", url, "--password", "from:env:SHOP_PW")
         done = self.ask(*words, "--policy", "eng-read", "--tag", "env=prod")
         self.assertEqual(done.lines, ["Made socket shop-db, shop-db.acme.border0.internal."])
-        self.assertIn('[local] secrets = ["env:SHOP_PW"]', done.err)
+        self.assertIn('below [local]:\n  secrets = ["env:SHOP_PW"]\n', done.err)
         body = self.body("POST", "/socket")
         configuration = body.pop("upstream_configuration")
         wanted = {"name": "shop-db", "socket_type": "database", "connector_ids": ["c1"]}
@@ -255,6 +255,15 @@ class Sockets(SignedIn):
         self.assertEqual(self.body("POST", "/socket")["name"], "web")
         self.fails("socket", "create", "--file", "-", text="{nonsense", says="not JSON")
         self.fails("socket", "create", "--file", "absent", says="No such file")
+
+    def test_what_the_connector_must_permit(self) -> None:
+        for url, line in (
+            ("http://localhost:8080", 'allow = ["localhost:8080"]'),
+            ("http://[::1]:8080", 'allow = ["[::1]:8080"]'),
+        ):
+            self.assertIn(line, self.ask("socket", "create", "web", "--upstream", url).err)
+        done = self.ask("socket", "create", "web", "--upstream", "http://web.example.org")
+        self.assertEqual(done.err, "")
 
     def test_create_mistakes(self) -> None:
         self.fails("socket", "create", "x", status=2, says="--upstream URL")

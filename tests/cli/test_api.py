@@ -14,6 +14,7 @@ from unittest import mock
 
 from border0.cli import account, api, contact
 from border0.cli.api import ApiError, Client, UntrustedError, path, read_url
+from border0.cli.main import status_of
 from border0.errors import Border0Error, ConfigError
 from border0.secrets import Secret
 from border0.trust import PrivateCA, pin_of
@@ -165,12 +166,12 @@ class Answers(Commands):
 
     def test_refusals(self) -> None:
         error = self.refused(refusal(401, "sign in, or send a valid token"))
-        self.assertEqual(error.exit_status, 3)
+        self.assertEqual(status_of(error), 3)
         self.assertIn(f"border0 login {self.server.url} --ca {self.server.pin}", str(error))
         error = self.refused(refusal(403, "it needs the permission user.write", "forbidden"))
-        self.assertEqual((error.exit_status, error.code), (3, "forbidden"))
+        self.assertEqual((status_of(error), error.code), (3, "forbidden"))
         error = self.refused(refusal(404, "there is no such socket"))
-        self.assertEqual(error.exit_status, 1)
+        self.assertEqual(status_of(error), 1)
         self.assertIn("`border0 x ls` lists what there is", str(error))
         self.assertIn("try again", str(self.refused(refusal(412, "version"))))
         status, body = refusal(422, "name: wrong")
