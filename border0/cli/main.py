@@ -15,6 +15,7 @@ NOUNS = (
     "client",
     "node",
     "connector",
+    "control",
     "socket",
     "policy",
     "device",

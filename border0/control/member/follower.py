@@ -51,7 +51,8 @@ class Follower(Service):
     """One node's membership at work.
 
     Attributes: `ledger` (what counts), `refused` (why a statement of the map does not), `network`
-    and `org_name` (of the enrolment).
+    and `org_name` (of the enrolment), `refusal` (the word with which the control plane last sent
+    this node away, "" once it is in again).
 
     :param changed: called after each applied map, change of soft state, connection and
         disconnection, and when a statement expires; what it raises is logged.
@@ -78,6 +79,7 @@ class Follower(Service):
         self.refused: dict[Key, StatementError] = {}
         self.network: Network4And6 = state.network
         self.org_name = state.org_name
+        self.refusal = ""
         self.failure = ""  # why the last map could not be saved
         self._changed, self._command = changed, command
         self._uniform = uniform or SystemRandom().random
@@ -249,6 +251,11 @@ class Follower(Service):
         news = fresh = False
         commands = []
         for event in events:
+            if isinstance(event, Bye):
+                news = news or event.reason != self.refusal
+                self.refusal = event.reason
+            elif isinstance(event, Applied | InSync):
+                self.refusal = ""
             if self._connected == isinstance(event, Lost | Bye):
                 news = True
                 self._reconnected(not self._connected)
