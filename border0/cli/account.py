@@ -45,7 +45,7 @@ class Account:
 def client(options: argparse.Namespace, listing: str = "") -> Client:
     """The control plane, as this user.
 
-    :param listing: the command that lists what the caller names, for "no such …".
+    :param listing: the command that lists what the caller names, for "no such ...".
     :raises Border0Error: no account; the text says how to get one.
     """
     folder = command.home(options)

@@ -1,4 +1,4 @@
-"""`border0 connector …`: run one here, join one to an organisation, or look after all of them."""
+"""`border0 connector ...`: run one here, join one to an organisation, or look after all of them."""
 
 import argparse
 import os
