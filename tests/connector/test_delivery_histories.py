@@ -110,6 +110,11 @@ class Histories(RuleBasedStateMachine):
         with (self.audit / name).open("ab") as opened:
             opened.write(data)
 
+    @rule(count=few, size=st.sampled_from([0, 5, 60, 300]), late=st.booleans(), then=few)
+    def write_and_go_on(self, count: int, size: int, late: bool, then: int) -> None:
+        self.write(count, size, late)
+        self.go_on(then, "prompt")
+
     @rule(count=few, size=st.sampled_from([0, 5, 60, 300]), late=st.booleans())
     def write(self, count: int, size: int, late: bool) -> None:
         self.finish()
@@ -142,26 +147,27 @@ class Histories(RuleBasedStateMachine):
     # -- the folder ---------------------------------------------------------------------------
 
     @precondition(lambda self: self.written and not self.half)
-    @rule(at=st.integers(0, 9))
+    @rule(at=st.integers(0, 9), what=st.sampled_from(["old", "copy", "part", "none", "all"]))
+    def lose_files(self, at: int, what: str) -> None:
+        if what == "all":
+            shutil.rmtree(self.audit)
+            self.written.clear()
+        elif what == "old":
+            self.remove(at)
+        else:
+            self.restore(at, {"copy": 0.9, "part": 0.5, "none": 0.0}[what])
+
     def remove(self, at: int) -> None:
         name = sorted(self.written)[at % len(self.written)]
         del self.written[name]
         (self.audit / name).unlink()
 
-    @precondition(lambda self: self.written and not self.half)
-    @rule(at=st.integers(0, 9), share=st.sampled_from([0.0, 0.5, 0.9]))
     def restore(self, at: int, share: float) -> None:
         """An older copy of a file: it may grow beyond what it was."""
         name = sorted(self.written)[at % len(self.written)]
         lines = self.written[name]
         del lines[int(len(lines) * share) :]
         (self.audit / name).write_bytes("".join(line + "\n" for line in lines).encode())
-
-    @precondition(lambda self: not self.half)
-    @rule()
-    def lose_the_folder(self) -> None:
-        shutil.rmtree(self.audit, ignore_errors=True)
-        self.written.clear()
 
     # -- the connector and the server ---------------------------------------------------------
 
@@ -221,6 +227,16 @@ class Histories(RuleBasedStateMachine):
         self.connector.turn()
         assert self.line.open, "the rules were broken"
 
+    @rule(times=st.integers(1, 12), mode=st.sampled_from(["prompt", "prompt", "hold", "fail"]))
+    def go_on(self, times: int, mode: str) -> None:
+        """All is well for a while, but perhaps for the store."""
+        self.store(mode, True)
+        if self.line is None:
+            self.connect()
+        for _ in range(times):
+            self.wait(0.5, True)
+            self.in_order()
+
     @rule(seconds=st.sampled_from([0.0, 0.5, 0.5, 3.0, 31.0, 65.0]), settled=st.booleans())
     def wait(self, seconds: float, settled: bool) -> None:
         self.now += seconds
@@ -233,6 +249,7 @@ class Histories(RuleBasedStateMachine):
         self.line.tick(self.now)
         if settled and self.line.open:
             self.line.settle(self.now)
+            self.connector.turn()
         if not self.line.open:
             self.line = None
 
@@ -273,7 +290,7 @@ class Delivered(SynchronousTestCase):
             Histories,
             settings=settings(
                 max_examples=200,
-                stateful_step_count=50,
+                stateful_step_count=40,
                 derandomize=True,
                 database=None,
                 deadline=None,
