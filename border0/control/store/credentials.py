@@ -21,6 +21,7 @@ class Credential:
 
     org: str
     user_id: str
+    login: str | None
     password_hash: str = field(repr=False)
     totp_secret: bytes | None = field(repr=False)
     totp_step: int
@@ -47,6 +48,27 @@ def set_password(tx: Tx, user: str, password_hash: str) -> Credential:
 def set_totp(tx: Tx, user: str, secret: bytes | None, recovery_hashes: list[str]) -> Credential:
     """Store a TOTP secret and recovery codes' hashes, or take both away (None, [])."""
     return _put(tx, user, {"totp_secret": secret, "recovery_hashes": recovery_hashes})
+
+
+def set_up(
+    tx: Tx,
+    user: str,
+    *,
+    login: str,
+    password_hash: str,
+    totp_secret: bytes | None,
+    totp_step: int,
+    recovery_hashes: list[str],
+) -> Credential:
+    """All that a local user signs in with, at once.
+
+    :param login: what they type, lower case; unique in all organisations.
+    :raises Duplicate: (`login`) somebody has this login.
+    :raises BrokenReference: there is no such user.
+    """
+    values: dict[str, Any] = {"login": login, "password_hash": password_hash}
+    values |= {"totp_secret": totp_secret, "totp_step": totp_step}
+    return _put(tx, user, {**values, "recovery_hashes": recovery_hashes})
 
 
 def spend_totp(tx: Tx, user: str, step: int) -> bool:
@@ -76,6 +98,7 @@ def _put(tx: Tx, user: str, values: dict[str, Any]) -> Credential:
         fresh: dict[str, Any] = {
             "org": tx.org,
             "user_id": user,
+            "login": None,
             "password_hash": "",
             "totp_secret": None,
         }
