@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 from twisted.internet.defer import Deferred, fail, succeed
@@ -97,6 +99,42 @@ class FakeNodes:
         return succeed(True)
 
 
+class Populated(NamedTuple):
+    path: Path
+    users: dict[str, str]
+    callers: dict[str, Principal]
+
+
+@cache
+def populated() -> Populated:
+    """A database with two organisations, made once, and who is in it."""
+    folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    filled = Populated(folder / "control.db", {}, {})
+    database = Database(f"sqlite:///{filled.path}", clock=lambda: START)
+    database.open()
+    for org, name in ((ACME, "acme"), (OTHER, "other")):
+        change = Change(lambda tx, name=name: _populate(tx, name, filled), org, "test")
+        (outcome,), _ = database.commit([change])
+        assert outcome.error is None, outcome.error
+    database.close()
+    return filled
+
+
+def _populate(tx: Tx, name: str, filled: Populated) -> None:
+    organisations.create(tx, name=name)
+    for role in users.ROLES:
+        email = f"{role}@{name}"
+        user = users.create(tx, issuer="local", subject=email, email=email, role=role)
+        filled.users[email] = user.id
+        filled.callers[email] = Principal(tx.org, user.id, email, role, "token")
+    robot = service_accounts.create(tx, name="robot", role="admin")
+    filled.users[f"service@{name}"] = robot.id
+    filled.callers[f"service@{name}"] = Principal(
+        tx.org, robot.id, "robot", "service", "token", frozenset(PERMISSIONS)
+    )
+
+
 class ControlPlane(SynchronousTestCase):
     """Two organisations, each with one user of every role; `call` asks as one of them.
 
@@ -113,16 +151,16 @@ class ControlPlane(SynchronousTestCase):
         folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.clock = Clock()
+        filled = populated()
+        self.users = dict(filled.users)
+        self.callers = dict(filled.callers)
+        shutil.copy(filled.path, folder / "control.db")
         self.database = Database(f"sqlite:///{folder}/control.db", clock=self.now)
         self.addCleanup(self.database.close)
         self.database.open()
         self.store = DirectStore(self.database)
         self.nodes = FakeNodes()
         self.desk = Desk(self.store, self.nodes)  # type: ignore[arg-type]
-        self.callers: dict[str, Principal] = {}
-        self.users: dict[str, str] = {}
-        for org, name in ((ACME, "acme"), (OTHER, "other")):
-            self._populate(org, name)
         self.wire()
         self.table = Table()
         self.register(self.table, self.desk)
@@ -148,25 +186,6 @@ class ControlPlane(SynchronousTestCase):
 
     def now(self) -> float:
         return START + self.clock.seconds()
-
-    def _populate(self, org: str, name: str) -> None:
-        self.write(lambda tx: organisations.create(tx, name=name), org)
-        for role in users.ROLES:
-            email = f"{role}@{name}"
-            user = self.write(
-                lambda tx, email=email, role=role: users.create(
-                    tx, issuer="local", subject=email, email=email, role=role
-                ),
-                org,
-            )
-            self.users[email] = user.id
-            self.callers[email] = Principal(org, user.id, email, role, "token")
-        robot = self.write(lambda tx: service_accounts.create(tx, name="robot", role="admin"), org)
-        self.users[f"service@{name}"] = robot.id
-        scopes = frozenset(PERMISSIONS)
-        self.callers[f"service@{name}"] = Principal(
-            org, robot.id, "robot", "service", "token", scopes
-        )
 
     async def authenticate(self, credentials: Credentials, now: float) -> Principal | None:
         token = credentials.token

@@ -33,15 +33,12 @@ class Groups(ControlPlane):
         self.assertNotIn("members", listed)
         self.assertEqual(listed["member_count"], 1)
 
-        changed = self.ok(
-            "PUT",
-            f"{IAM}/group/{made['id']}/memberships",
-            {"user_ids": [bob, self.users["member@acme"]]},
-        )
+        wanted = {"user_ids": [bob, self.users["member@acme"]]}
+        changed = self.ok("PUT", f"{IAM}/group/{made['id']}/memberships", wanted)
         self.assertEqual(changed["member_count"], 2)
         self.assertEqual(
             self.last_event()["details"],
-            {"added": sorted([bob, self.users["member@acme"]]), "dropped": [alice]},
+            {"added": sorted(wanted["user_ids"]), "dropped": [alice]},
         )
         kinds = {entry for announced in self.store.announced[-1:] for entry in announced.entries}
         self.assertIn(("membership", alice, "update"), kinds)

@@ -42,9 +42,8 @@ class Keys(Joining):
         self.assertEqual((made["state"], made["uses"], made["max_uses"]), ("live", 0, 2))
         self.assertEqual(made["author"], self.users["owner@acme"])
         event = self.last_event()
-        self.assertEqual(
-            (event["type"], event["target"]["id"]), ("enrolment_key.create", made["id"])
-        )
+        self.assertEqual(event["type"], "enrolment_key.create")
+        self.assertEqual(event["target"], {"id": made["id"], "name": "fleet"})
         self.assertEqual(event["details"]["tags"], ["probe"])
         self.assertEqual(self.consume_key(made["key"]).tags, ["probe"])
         self.consume_key(made["key"])
