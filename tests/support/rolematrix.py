@@ -78,6 +78,8 @@ def _make(
 
 def _example(info: inspect.Type, here: str, ids: Callable[[str, str], str]) -> Any:
     if isinstance(info, inspect.Metadata):
+        if "document" in (info.extra or {}):
+            return {}
         kind = (info.extra or {}).get("reference")
         return ids(kind, here) if kind else _example(info.type, here, ids)
     if isinstance(info, inspect.UnionType):
