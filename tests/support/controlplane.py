@@ -6,12 +6,12 @@ import atexit
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -21,10 +21,12 @@ from border0.control.api.guard import Guard
 from border0.control.api.principals import PERMISSIONS, Principal
 from border0.control.api.resource import ApiResource, Credentials
 from border0.control.api.routes import Table
-from border0.control.api.schema import Reference
 from border0.control.api.site import ApiSite
 from border0.control.routes.desk import Desk
-from border0.control.signin.links import SetupLinks
+from border0.control.routes.owned import owns
+from border0.control.signin.authenticate import Authenticator
+from border0.control.signin.sessions import Sessions
+from border0.control.signin.storage import SqlSignIn
 from border0.control.signin.tokens import Tokens
 from border0.control.store import (
     audit_events,
@@ -35,7 +37,6 @@ from border0.control.store import (
     invites,
     organisations,
     policies,
-    schema,
     service_accounts,
     sockets,
     users,
@@ -43,7 +44,7 @@ from border0.control.store import (
 from border0.control.store import tokens as token_rows
 from border0.control.store.database import Database
 from border0.control.store.transaction import Change, Tx
-from tests.support.signin import MemoryAccounts, MemoryState, result_of
+from tests.support.signin import result_of
 from tests.support.web import HOST, Response, exchange
 
 ACME = "11111111-1111-4111-8111-111111111111"
@@ -138,7 +139,8 @@ def _populate(tx: Tx, name: str, filled: Populated) -> None:
 class ControlPlane(SynchronousTestCase):
     """Two organisations, each with one user of every role; `call` asks as one of them.
 
-    A caller's token is `<role>@<organisation's name>`; `as_token` makes others.
+    A caller's token is `<role>@<organisation's name>`; `as_token` makes others. Tokens and cookies
+    that the routes and sign-in made are good as well.
     """
 
     timeout = 120
@@ -171,7 +173,7 @@ class ControlPlane(SynchronousTestCase):
             authenticate=self.authenticate,
             audit=self.desk.record,
             clock=self.now,
-            owns=self.owns,
+            owns=owns(self.desk),
         )
         root = Resource()
         root.putChild(b"api", self.api)
@@ -179,29 +181,18 @@ class ControlPlane(SynchronousTestCase):
 
     def wire(self) -> None:
         """Make what sign-in offers to routes."""
-        state = MemoryState()
-        self.state = state
-        self.tokens = Tokens(state, MemoryAccounts(state))
-        self.links = SetupLinks(state)
+        self.sign_in = SqlSignIn(self.store, bytes(range(32)))  # type: ignore[arg-type]
+        self.sessions = Sessions(self.sign_in, bytes(range(32)))
+        self.tokens = Tokens(self.sign_in, self.sign_in)
+        self.authenticator = Authenticator(self.sign_in, self.sessions, self.tokens)
 
     def now(self) -> float:
         return START + self.clock.seconds()
 
     async def authenticate(self, credentials: Credentials, now: float) -> Principal | None:
-        token = credentials.token
-        return None if token is None else self.callers.get(token.reveal())
-
-    async def owns(self, org: str, wanted: Sequence[Reference]) -> set[tuple[str, str]]:
-        def read(connection: Connection) -> set[tuple[str, str]]:
-            found = set()
-            for kind, id, _ in wanted:
-                table = schema.metadata.tables["policies" if kind == "policy" else f"{kind}s"]
-                query = select(table.c.id).where(table.c.org == org, table.c.id == id)
-                if connection.execute(query).one_or_none():
-                    found.add((kind, id))
-            return found
-
-        return await self.desk.read(read)
+        if credentials.token is not None and credentials.token.reveal() in self.callers:
+            return self.callers[credentials.token.reveal()]
+        return await self.authenticator(credentials, now)
 
     def as_token(self, base: str, *scopes: str) -> str:
         """A token of the same caller that is only good for `scopes`."""
