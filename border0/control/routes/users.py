@@ -171,7 +171,8 @@ def register(table: Table, desk: Desk, *, base_url: str) -> None:
             if count:
                 raise conflict(f"{user.email} owns {count} devices: delete them first")
             _keep_an_owner(tx, user)
-            call.details = {"ended": endings.end_access(tx, user.id)}
+            ended = endings.end_access(tx, user.id)
+            call.details = {"ended": ended} if ended else {}
             users.remove(tx, user.id, call.expected)
 
         await desk.change(call, change)
@@ -236,7 +237,9 @@ def _changed(tx: Tx, call: Call, user: User) -> User:
     if changes.get("disabled") or changes.get("role", "owner") != "owner":
         _keep_an_owner(tx, user)
     if changes.get("disabled"):
-        call.details["ended"] = endings.end_access(tx, user.id)
+        ended = endings.end_access(tx, user.id)
+        if ended:
+            call.details["ended"] = ended
     return users.update(tx, user.id, call.expected, **changes)
 
 

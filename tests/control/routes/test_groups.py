@@ -5,6 +5,7 @@ from __future__ import annotations
 from border0.control.api.routes import Table
 from border0.control.routes import groups
 from border0.control.routes.desk import Desk
+from border0.control.store.errors import Unavailable
 from tests.support.controlplane import ACME, OTHER, UNKNOWN, ControlPlane
 
 IAM = "/organizations/iam"
@@ -91,7 +92,5 @@ class Groups(ControlPlane):
         self.refused(422, "GET", f"{IAM}/groups?cursor=nonsense")
 
     def test_a_store_that_fails_is_no_empty_list(self) -> None:
-        from border0.control.store.errors import Unavailable
-
         self.store.broken = Unavailable("locked")
         self.refused(503, "GET", f"{IAM}/groups")

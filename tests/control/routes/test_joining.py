@@ -116,8 +116,11 @@ class Keys(Joining):
         self.refused(404, "DELETE", f"/enrolment_key/{theirs}")
         self.assertEqual(self.ok("GET", "/enrolment_keys")["items"], [])
         made = self.key()
-        foreign = lambda: self.write(lambda tx: key_rows.consume(tx, made["key"]), OTHER)  # noqa: E731
-        self.assertEqual(self.refusal(foreign), "unknown")
+
+        def elsewhere(tx: Tx) -> Any:
+            return key_rows.consume(tx, made["key"])
+
+        self.assertEqual(self.refusal(self.write, elsewhere, OTHER), "unknown")
 
 
 class Invites(Joining):
