@@ -54,11 +54,25 @@ class CommandReceived:
 
 
 @dataclass(slots=True)
+class Recorded:
+    """A batch of records is stored, or why it is not; the next one may be sent."""
+
+    batch: int
+    ok: bool
+    detail: str
+
+
+@dataclass(slots=True)
 class Bye:
     """The server is about to close: why, and how many seconds to stay away."""
 
     reason: str
     retry_after: float
+
+
+@dataclass(slots=True)
+class Lost:
+    """The connection is gone; everything that was learnt stays."""
 
 
 @dataclass(slots=True)
@@ -70,4 +84,4 @@ class Seen:
     heard: float
 
 
-Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Bye
+Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye | Lost

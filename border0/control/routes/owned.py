@@ -1,9 +1,10 @@
 """Whose an id is: the check that the API makes of every id in a path, query or body."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, Table, select
 
+from border0.control.api.resource import Owns
 from border0.control.api.schema import Reference
 from border0.control.routes.desk import Desk
 from border0.control.store import schema
@@ -24,10 +25,8 @@ TABLES: dict[str, Table] = {
 """The kinds of objects that a route may name by id."""
 _AT_ONCE = 500
 
-Owned = Callable[[str, Sequence[Reference]], Awaitable[set[tuple[str, str]]]]
 
-
-def owns(desk: Desk) -> Owned:
+def owns(desk: Desk) -> Owns:
     """The `Owns` of an `ApiResource`: one read for all ids of a request."""
 
     async def owned(org: str, wanted: Sequence[Reference]) -> set[tuple[str, str]]:

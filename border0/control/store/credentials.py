@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from border0.control.store.errors import NotFound
 from border0.control.store.rows import check_values
 from border0.control.store.schema import credentials as table
+from border0.control.store.schema import users
 from border0.control.store.transaction import Tx
 
 
@@ -122,3 +123,19 @@ def _put(tx: Tx, user: str, values: dict[str, Any]) -> Credential:
     else:
         tx.record("credential", user, "update")
     return Credential(**row._mapping)
+
+
+def an_owner_signs_in(connection: Connection, org: str) -> bool:
+    """Whether some owner, who is not disabled, has a password."""
+    query = (
+        select(table.c.user_id)
+        .join(users, (users.c.org == table.c.org) & (users.c.id == table.c.user_id))
+        .where(
+            table.c.org == org,
+            table.c.password_hash != "",
+            users.c.role == "owner",
+            users.c.disabled.is_(False),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).one_or_none() is not None
