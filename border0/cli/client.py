@@ -87,9 +87,13 @@ def status_of(error: Border0Error) -> int:
 
 def run_hosts(options: argparse.Namespace) -> int:
     """List the services of the map."""
-    from border0.node.config import load
+    from border0.node.launch import mapped
 
-    config = load(paths(options)[1])
+    try:
+        config = mapped(*paths(options))
+    except Border0Error as error:
+        complain(error)
+        return status_of(error)
     if options.json:
         print(
             json.dumps(
@@ -101,7 +105,8 @@ def run_hosts(options: argparse.Namespace) -> int:
                         "private_network_ipv4": str(one.ipv4) if one.ipv4 else None,
                         "private_network_ipv6": str(one.ipv6) if one.ipv6 else None,
                         "port": one.port,
-                        "connector": one.connector,
+                        "connector": one.connectors[0] if one.connectors else None,
+                        "connectors": one.connectors,
                         "host_keys": one.host_keys,
                     }
                     for one in config.services
@@ -114,7 +119,7 @@ def run_hosts(options: argparse.Namespace) -> int:
     for one in config.services:
         address = str(one.ipv4 or one.ipv6)
         kind = one.protocol or one.socket_type
-        rows.append((one.name, kind, address, str(one.port), one.connector))
+        rows.append((one.name, kind, address, str(one.port), ",".join(one.connectors) or "-"))
     for line in table(rows, COLUMNS):
         print(line)
     return 0

@@ -9,9 +9,8 @@ from twisted.internet.protocol import Factory
 
 from border0.cli.client import FAILED, complain
 from border0.errors import Border0Error
-from border0.node.config import load
 from border0.node.forwards import ForwardFactory, UsageError, listen, parse_listen
-from border0.node.launch import ride
+from border0.node.launch import mapped, ride
 from border0.node.localapi import split_port
 from border0.node.names import find
 from border0.node.rides import Rider
@@ -21,7 +20,7 @@ from border0.node.socks import SocksFactory
 def tcp(home: Path, config: Path, options: argparse.Namespace) -> int:
     """Every connection to the listener is one to the service."""
     name, port = split_port(options.name)
-    target = find(load(config), name, port)
+    target = find(mapped(home, config), name, port)
     return _serve(
         home,
         config,
@@ -35,7 +34,7 @@ def socks(home: Path, config: Path, options: argparse.Namespace) -> int:
     """A SOCKS5 proxy."""
     if options.listen.startswith("unix:"):
         raise UsageError("socks listens on an address and a port")
-    load(config)
+    mapped(home, config)
     return _serve(home, config, options, "SOCKS5", lambda rider: SocksFactory(rider, complain))
 
 

@@ -12,9 +12,9 @@ from typing import Any
 from border0.cli.client import FAILED, complain
 from border0.cli.client_children import calm, exit_status
 from border0.errors import Border0Error
-from border0.node.config import ServiceEntry, load
+from border0.node.config import ServiceEntry
 from border0.node.forwards import ForwardFactory, ListenAt, LocalLeg, listen
-from border0.node.launch import ride
+from border0.node.launch import mapped, ride
 from border0.node.localapi import AGENT_ENDED
 from border0.node.names import service
 from border0.node.rides import AgentLeg, Rider
@@ -35,7 +35,7 @@ REMOVED = (
 
 def run(home: Path, config: Path, name: str, arguments: list[str]) -> int:
     """psql's exit status, 125 when the tunnel or the policy failed."""
-    entry = service(load(config), name)
+    entry = service(mapped(home, config), name)
     if entry.socket_type != "database" or entry.protocol not in ("", "postgres"):
         raise Border0Error(_other(entry))
     program = shutil.which("psql")

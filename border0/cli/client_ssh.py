@@ -15,8 +15,8 @@ from border0.cli.client import FAILED, complain
 from border0.cli.client_children import calm, exit_status
 from border0.errors import Border0Error
 from border0.node import handover
-from border0.node.config import ServiceEntry, load
-from border0.node.launch import connect, ride
+from border0.node.config import ServiceEntry
+from border0.node.launch import connect, mapped, ride
 from border0.node.localapi import TunnelError
 from border0.node.names import service
 
@@ -26,12 +26,17 @@ SSH_FAILED = 255  # ssh's own status for every failure that is not the remote co
 def run(home: Path, config: Path, name: str, arguments: list[str], built_in: bool = False) -> int:
     """ssh's exit status, 125 when the tunnel failed."""
     user, at, host = name.rpartition("@")
-    map_ = load(config)
+    map_ = mapped(home, config)
     entry = service(map_, host)
     if entry.socket_type != "ssh":
         raise Border0Error(
             f"{entry.name} is no SSH service but {entry.protocol or entry.socket_type}; "
             "see border0 client hosts"
+        )
+    if not entry.host_keys and map_.followed:
+        raise Border0Error(
+            f"no connector of {entry.name} has said which SSH host key it has, so nobody could "
+            "tell the service from an impostor: border0 connector ls shows whether one is online"
         )
     if not entry.host_keys:
         raise Border0Error(

@@ -1,7 +1,8 @@
 """Who is let in: identity from the tunnel address, the policies' answer, and its record.
 
 Asked once a session, before anything is dialled. A refusal is in the audit stream when this
-returns; an admission comes with a session log that has begun. Any error means refused.
+returns; an admission comes with a session log that has begun. Any error means refused. `review`
+asks again for sessions that live: what is no longer let in ends.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +38,20 @@ class Doorkeeper:
         underlay: Underlay,
         wall: Callable[[], float],
         sessions: "Sessions",
+        connector_id: str = "",
     ) -> None:
         self.socket, self.policies, self.directory = socket, policies, directory
         self.store, self.underlay, self.wall, self.sessions = store, underlay, wall, sessions
+        self.connector_id = connector_id
         self._live: dict[Admission, tuple[DeviceEntry, str]] = {}
+
+    @property
+    def conditional(self) -> bool:
+        """Whether an answer may change although no entry does: by address or time."""
+        return any(
+            policy.condition.where is not None or policy.condition.when is not None
+            for policy in self.policies
+        )
 
     def __call__(self, remote: tuple[str, int], protocol: str) -> Admission | Refusal:
         """The `Admit` of the proxies.
@@ -53,23 +64,29 @@ class Doorkeeper:
             return self._refuse(Actor("", "", remote[0]), "", "", "no device has this address")
         address = self._address(device)
         actor = Actor(device.user or device.service_account, device.name, address or remote[0])
+        if closed := self.sessions.closed or self.socket.closed:
+            return self._refuse(actor, "", "", closed, device=device)
         try:
             decision = self._decide(device, protocol, address)
         except Exception:
             log.failure("the policy could not be evaluated for {socket}", socket=self.socket.name)
-            return self._refuse(actor, "", "", "the policy could not be evaluated")
+            reason = "the policy could not be evaluated"
+            return self._refuse(actor, "", "", reason, device=device)
         if not decision.allowed:
-            return self._refuse(actor, decision.policy, decision.clause, decision.reason)
+            return self._refuse(
+                actor, decision.policy, decision.clause, decision.reason, device=device
+            )
         try:
             session = self.store.open_session(
                 actor=actor, socket=self.socket.name, recorded=self.socket.recording_enabled
             )
         except RecorderError as error:
-            return self._refuse(actor, "", "recording_enabled", str(error), "failed")
+            return self._refuse(actor, "", "recording_enabled", str(error), "failed", device=device)
         session.start(
             protocol=protocol,
             tunnel_address=remote[0],
             policies=[policy.name for policy in decision.matched],
+            **self._identities(device),
         )
         admission = Admission(
             subject=subject_of(device),
@@ -98,25 +115,47 @@ class Doorkeeper:
     def review(self) -> None:
         """End every live session that would not be let in by the same policies now."""
         for admission, (device, protocol) in list(self._live.items()):
-            now = self.directory.by_key.get(device.public_key)
-            if now != device:
-                admission.stop("the device's entry has changed")
-                continue
-            try:
-                decision = self._decide(device, protocol, self._address(device))
-            except Exception:
-                log.failure(
-                    "the policy could not be evaluated for {socket}", socket=self.socket.name
-                )
-                admission.stop("the policy could not be evaluated")
-                continue
-            if not decision.allowed:
-                admission.stop(decision.reason)
-            elif decision.matched != admission.policies:
-                admission.stop("the policies have changed")
+            reason = self._objection(admission, device, protocol)
+            if reason:
+                admission.stop(reason)
+
+    def _objection(self, admission: Admission, device: DeviceEntry, protocol: str) -> str:
+        """Why a live session may not go on; "" when it may."""
+        if closed := self.sessions.closed or self.socket.closed:
+            return closed
+        now = self.directory.by_key.get(device.public_key)
+        if now is None:
+            return "the device is not known any more"
+        # Groups are asked by the policies, a name is only shown; who it is must not change.
+        if replace(now, groups=device.groups, name=device.name) != device:
+            return "the device's entry has changed"
+        try:
+            decision = self._decide(now, protocol, self._address(now))
+        except Exception:
+            log.failure("the policy could not be evaluated for {socket}", socket=self.socket.name)
+            return "the policy could not be evaluated"
+        if not decision.allowed:
+            return decision.reason
+        return "" if goes_on(admission.policies, decision.matched) else "the policies have changed"
+
+    def _identities(self, device: DeviceEntry) -> dict[str, str]:
+        """Further members of a record: the control plane's ids, where there are any."""
+        ids = {
+            "user_id": device.user_id,
+            "device_id": device.id,
+            "socket_id": self.socket.id,
+            "connector_id": self.connector_id,
+        }
+        return {name: value for name, value in ids.items() if value}
 
     def _refuse(
-        self, actor: Actor, policy: str, clause: str, reason: str, result: str = "denied"
+        self,
+        actor: Actor,
+        policy: str,
+        clause: str,
+        reason: str,
+        result: str = "denied",
+        device: DeviceEntry | None = None,
     ) -> Refusal:
         self.store.audit(
             "session.start",
@@ -126,6 +165,7 @@ class Doorkeeper:
             policy=policy,
             reason=reason,
             clause=clause,
+            **(self._identities(device) if device is not None else {}),
         )
         self.sessions.refused += 1
         log.info(
@@ -139,9 +179,10 @@ class Doorkeeper:
 
 
 class Sessions:
-    """The live sessions and how many there have been."""
+    """The live sessions and how many there have been; `closed` says why nobody is let in."""
 
     def __init__(self) -> None:
+        self.closed = ""
         self.live: dict[str, Admission] = {}
         self.admitted = 0
         self.refused = 0
@@ -164,6 +205,17 @@ class Sessions:
             log.info("session {id}: ended", id=admission.log.id)
 
 
+def goes_on(admitted: Sequence[Policy], now: Sequence[Policy]) -> bool:
+    """Whether a session that some policies let in may go on under those that match now.
+
+    All of its own must still match; another one may have joined them (its time has come) unless it
+    denies something.
+    """
+    return all(policy in now for policy in admitted) and all(
+        policy in admitted or not policy.deny.protocols for policy in now
+    )
+
+
 def select(socket: SocketEntry, policies: Mapping[str, Policy]) -> list[Policy]:
     """The policies attached to a socket, in the file's order."""
     return [policies[name] for name in socket.policies]
@@ -171,4 +223,4 @@ def select(socket: SocketEntry, policies: Mapping[str, Policy]) -> list[Policy]:
 
 def same_service(a: SocketEntry, b: SocketEntry) -> bool:
     """Whether two entries differ in nothing but who may use the service."""
-    return replace(a, policies=[]) == replace(b, policies=[])
+    return replace(a, policies=[], closed="") == replace(b, policies=[], closed="")

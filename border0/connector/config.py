@@ -1,4 +1,7 @@
-"""The connector's stand-alone file: TOML, strict, read once and checked as a whole.
+"""The connector's file: TOML, strict, read once and checked as a whole.
+
+It stands alone, or it names a control plane (`[control]`) that says which devices, sockets and
+policies there are; then none of these may stand in the file.
 
 docs/configuration.md has every key with its default. A mistake raises `ConfigError` that names the
 file, the key and the nearest valid key; secrets are resolved here and kept in `Secret`.
@@ -12,6 +15,9 @@ from ipaddress import ip_address, ip_interface
 from pathlib import Path
 from typing import Any
 
+from border0.audit.events import LOCAL_ORGANISATION
+from border0.connector.local import LocalRules, read_local
+from border0.connector.membership import ControlEntry, read_control
 from border0.connector.upstreams import Upstream, read_upstream
 from border0.errors import Border0Error, ConfigError
 from border0.keys import decode_key
@@ -22,12 +28,16 @@ from border0.secrets import Secret, resolve
 from border0.tables import Address, Table, Unique, nearest, read_toml
 
 DEFAULT_PORT = 32442
-LOCAL_SERVICES = ("connector_built_in_ssh_service", "connector_file_server")
+PUSHED = ("network", "device", "socket", "policy")
 
 
 @dataclass
 class DeviceEntry:
-    """One WireGuard peer and the person behind it."""
+    """One WireGuard peer and the person behind it.
+
+    `id` and `user_id` are the control plane's. A device that belongs to nobody (it has tags) has
+    neither user nor service account: only a policy that asks for nobody lets it in.
+    """
 
     name: str
     public_key: bytes
@@ -36,11 +46,16 @@ class DeviceEntry:
     user: str
     groups: frozenset[str]
     service_account: str = ""
+    id: str = ""
+    user_id: str = ""
 
 
 @dataclass
 class SocketEntry:
-    """One service: where it is reached, what it leads to and who decides."""
+    """One service: where it is reached, what it leads to and who decides.
+
+    `id` is the control plane's. `closed` says why nobody is let in, "" when policies decide.
+    """
 
     name: str
     socket_type: str
@@ -49,11 +64,16 @@ class SocketEntry:
     recording_enabled: bool
     policies: list[str]
     upstream: Upstream
+    id: str = ""
+    closed: str = ""
 
 
 @dataclass
 class ConnectorConfig:
-    """Everything in one file."""
+    """Everything in one file, or what a control plane says beside it.
+
+    `policies` are found by the words in `SocketEntry.policies`: names, or the control plane's ids.
+    """
 
     file: Path
     name: str
@@ -66,6 +86,10 @@ class ConnectorConfig:
     devices: list[DeviceEntry]
     sockets: list[SocketEntry]
     policies: dict[str, Policy]
+    local: LocalRules = field(default_factory=LocalRules)
+    control: ControlEntry | None = None
+    org: str = LOCAL_ORGANISATION
+    id: str = ""  # of this connector, from the control plane
 
 
 def load(path: Path, *, services: bool = True) -> ConnectorConfig:
@@ -86,9 +110,17 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
     top = Table(data, path, "")
     base = path.resolve().parent
     connector = top.table("connector")
+    control = None
+    if "control" in data:
+        control = read_control(top.table("control"), base)
+        for key in PUSHED:
+            if key in data:
+                advice = "the control plane says it; remove it here, or remove [control]"
+                raise top.error(advice, key)
     network = read_network(top.table("network", optional=True))
     policies = _policies(top, base)
-    allowed = _local(top.table("local", optional=True))
+    local = read_local(top.table("local", optional=True), base)
+    allowed = local.services
     devices = [_device(table, network, base) for table in top.tables("device")]
     sockets = [_socket(table, network, policies, allowed) for table in top.tables("socket")]
     config = ConnectorConfig(
@@ -103,6 +135,8 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
         devices=devices,
         sockets=sockets,
         policies=policies,
+        local=local,
+        control=control,
     )
     connector.close()
     top.close()
@@ -118,16 +152,6 @@ def _listen_address(table: Table) -> str:
         except ValueError:
             raise table.error(f"{text!r} is not an IP address", "listen_address") from None
     return text
-
-
-def _local(table: Table) -> frozenset[str]:
-    """Which services that read or run things on this machine a socket may name."""
-    allowed = table.strings("allow", [])
-    table.close()
-    for name in allowed:
-        if name not in LOCAL_SERVICES:
-            raise table.error(f"{name!r} is not known; {nearest(name, LOCAL_SERVICES)}", "allow")
-    return frozenset(allowed)
 
 
 def _policies(top: Table, base: Path) -> dict[str, Policy]:

@@ -11,17 +11,20 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 
 from border0.audit.adapters.store import RecordStore
 from border0.connector.admission import Doorkeeper, Sessions, Underlay, same_service, select
 from border0.connector.config import ConnectorConfig, SocketEntry
 from border0.connector.directory import Directory
 from border0.connector.upstreams import TcpUpstream
+from border0.errors import Border0Error
 from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.adapters.endpoints import StackServerEndpoint
 from border0.policy.sql.adapter import ParserProcess
 from border0.policy.sql.cache import StatementCache
 from border0.policy.sql.gate import StatementGate
+from border0.proxies.adapters.writethrough import Guarded
 from border0.proxies.http.adapter import FileServerFactory, HttpFactory
 from border0.proxies.http.upstream import FileServer, HttpUpstream
 from border0.proxies.postgres.adapter import PostgresFactory
@@ -31,7 +34,12 @@ from border0.proxies.ssh.adapters.hostkeys import HostKeys, KnownHosts
 from border0.proxies.ssh.upstream import BuiltinSSH, SSHUpstream
 from border0.proxies.tcp.adapter import TcpFactory
 
+GONE = "the service is not served here any more"
+CHANGED = "the service has changed"
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
+
+
+log = Logger(namespace="border0.connector")
 
 
 class StoreService(Service):
@@ -66,6 +74,7 @@ class ProxyService(Service):
     def __init__(self, driver: StackDriver, socket: SocketEntry, factory: Any) -> None:
         self.driver, self.socket, self.factory = driver, socket, factory
         self.setName(f"proxy:{socket.name}")
+        self.reason = "the connector stops"  # why its sessions end with it
         self._ports: list[Any] = []
 
     def startService(self) -> None:
@@ -81,7 +90,7 @@ class ProxyService(Service):
         for port in self._ports:
             maybeDeferred(port.stopListening)
         self._ports.clear()
-        self.factory.stop()
+        self.factory.stop(self.reason)
 
 
 class ConnectorService(MultiService):
@@ -96,7 +105,7 @@ class ConnectorService(MultiService):
     ) -> None:
         super().__init__()
         self.reactor, self.config, self.underlay, self.wall = reactor, config, underlay, wall
-        self.store = RecordStore(config.state_dir, reactor)
+        self.store = RecordStore(config.state_dir, reactor, org=config.org)
         self.store_service = StoreService(self.store)
         self.sessions = Sessions()
         self.directory = Directory(config.devices)
@@ -107,6 +116,7 @@ class ConnectorService(MultiService):
         self.driver: StackDriver
         self._addresses: frozenset[bytes] = frozenset()
         self._doorkeepers: dict[str, Doorkeeper] = {}
+        self.broken: dict[str, str] = {}  # why sockets are not served, by name
         self._ssh_keys: HostKeys | None = None
         self._locate(config)
 
@@ -123,7 +133,10 @@ class ConnectorService(MultiService):
         """Take the stack's driver and make one proxy for each socket."""
         self.driver = driver
         for socket in self.config.sockets:
-            self._add(socket)
+            if self.config.control is None:
+                self._add(socket)
+            else:
+                self._try(socket)
 
     def _add(self, socket: SocketEntry) -> None:
         doorkeeper = Doorkeeper(
@@ -134,27 +147,31 @@ class ConnectorService(MultiService):
             self.underlay,
             self.wall,
             self.sessions,
+            self.config.id,
         )
-        self._doorkeepers[socket.name] = doorkeeper
         factory = self._factory(socket, doorkeeper)
+        self._doorkeepers[socket.name] = doorkeeper
         ProxyService(self.driver, socket, factory).setServiceParent(self)
 
     def _factory(self, socket: SocketEntry, admit: Doorkeeper) -> Any:
         upstream = socket.upstream
+        reactor = self.reactor
+        if self.config.control is not None:  # what was pushed leads only where this machine permits
+            reactor = Guarded(reactor, lambda host, port: self.config.local.may_dial(host, port))
         if isinstance(upstream, TcpUpstream):
-            return TcpFactory(upstream.host, upstream.port, admit, self.reactor)
+            return TcpFactory(upstream.host, upstream.port, admit, reactor)
         if isinstance(upstream, HttpUpstream):
-            return HttpFactory(upstream, admit, self.reactor)
+            return HttpFactory(upstream, admit, reactor)
         if isinstance(upstream, FileServer):
             return FileServerFactory(upstream, admit, self.reactor)
         if isinstance(upstream, SSHUpstream | BuiltinSSH):
             known = KnownHosts(self.config.state_dir / "ssh" / "known_hosts.json")
-            return SshFactory(upstream, admit, self.reactor, self.ssh_keys(), known)
+            return SshFactory(upstream, admit, reactor, self.ssh_keys(), known)
         return PostgresFactory(
             upstream,
             admit,
             lambda grant: StatementGate(grant, self.cache, self.parser.submit),
-            self.reactor,
+            reactor,
             self.cancels,
             self.wall,
             identify=self._identify,
@@ -179,20 +196,59 @@ class ConnectorService(MultiService):
         old = {socket.name: socket for socket in self.config.sockets}
         new = {socket.name: socket for socket in config.sockets}
         self.config, self.directory = config, Directory(config.devices)
+        self.store.org = config.org
         self._locate(config)
+        self.broken = {}
         for name, socket in old.items():
-            if new.get(name) is None or not same_service(new[name], socket):
-                self.getServiceNamed(f"proxy:{name}").disownServiceParent()
+            if name in self._doorkeepers and (
+                new.get(name) is None or not same_service(new[name], socket)
+            ):
+                proxy = self.getServiceNamed(f"proxy:{name}")
+                proxy.reason = GONE if new.get(name) is None else CHANGED
+                proxy.disownServiceParent()
                 del self._doorkeepers[name]
+        for name, doorkeeper in self._doorkeepers.items():
+            doorkeeper.socket = new[name]
+            doorkeeper.policies = select(new[name], config.policies)
+            doorkeeper.directory = self.directory
+        self.review()
         for name, socket in new.items():
-            doorkeeper = self._doorkeepers.get(name)
-            if doorkeeper is None:
-                self._add(socket)
-            else:
-                doorkeeper.policies = select(socket, config.policies)
-                doorkeeper.directory = self.directory
+            if name not in self._doorkeepers:
+                self._try(socket)
+
+    def _try(self, socket: SocketEntry) -> None:
+        """Serve one more socket; what is wrong with it is no other socket's trouble."""
+        try:
+            self._add(socket)
+        except Exception as error:
+            if not isinstance(error, Border0Error):
+                log.failure("socket {name} cannot be served", name=socket.name)
+            self._doorkeepers.pop(socket.name, None)
+            self.broken[socket.name] = str(error) or type(error).__name__
+
+    def review(self, *, conditional: bool = False) -> None:
+        """End every live session that would not be let in now.
+
+        :param conditional: only where a policy asks for an address or a time; entries and policies
+            have not changed since the last review.
+        """
         for doorkeeper in self._doorkeepers.values():
-            doorkeeper.review()
+            if not conditional or doorkeeper.conditional:
+                doorkeeper.review()
+
+    def close(self, reason: str) -> None:
+        """Let nobody in and end every session, for this reason; "" = the policies decide again."""
+        if reason != self.sessions.closed:
+            self.sessions.closed = reason
+            self.review()
+
+    def kill(self, session: str, reason: str) -> bool:
+        """End a session now; whether it was live here."""
+        admission = self.sessions.live.get(session)
+        if admission is None:
+            return False
+        admission.stop(reason)
+        return True
 
     def problems(self) -> list[str]:
         """Why the connector is not ready to serve."""

@@ -1,5 +1,6 @@
-"""A device's stand-alone file, client.toml: TOML, strict, read once and checked as a whole.
+"""A device's file, client.toml: TOML, strict, read once and checked as a whole.
 
+Stand-alone it names connectors and services; with `[control]` a control plane does (`followed`).
 docs/guide-client.md has every key. A mistake raises `ConfigError` that names the file, the key and
 the nearest valid key. Secrets are resolved by the process that owns the tunnel, not here.
 """
@@ -20,8 +21,8 @@ from border0.tables import Address, Table, Unique, nearest, read_toml
 SOCKET_TYPES = ("ssh", "database", "http", "tls", "vnc")
 DEFAULT_PORTS = {"database": 5432, "ssh": 22, "http": 80, "vnc": 5900}
 DATABASE_PORTS = {"postgres": 5432, "mysql": 3306, "mssql": 1433}
-_ADVICE = (
-    "it holds this device's key and services. "
+ADVICE = (
+    "it holds this device's services, or that a control plane does (border0 node join URL). "
     "Name another with --config FILE or its folder with --home DIR"
 )
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -35,9 +36,22 @@ class ConnectorEntry:
 
     name: str
     public_key: bytes
-    host: str
-    port: int
+    endpoints: list[tuple[str, int]]  # host and port, the likely ones first
     preshared_key: str = field(repr=False)  # literal or reference, "" for none
+
+    @property
+    def where(self) -> str:
+        """Its first endpoint, for a person."""
+        if not self.endpoints:
+            return "an unknown place"
+        host, port = self.endpoints[0]
+        more = f" (and {len(self.endpoints) - 1} more)" if len(self.endpoints) > 1 else ""
+        return f"{host} port {port}{more}"
+
+    def same_peer(self, other: "ConnectorEntry") -> bool:
+        """Whether sessions with one go on with the other."""
+        keys = (self.public_key, self.preshared_key)
+        return keys == (other.public_key, other.preshared_key)
 
 
 @dataclass
@@ -50,13 +64,16 @@ class ServiceEntry:
     ipv4: Address | None
     ipv6: Address | None
     port: int
-    connector: str
+    connectors: list[str]  # the names of those that lead to it
     host_keys: list[str]
 
 
 @dataclass
 class ClientConfig:
-    """Everything in one file."""
+    """Everything in one file, or what a control plane says.
+
+    `refusal`: why this device may reach nothing now; there are no connectors then.
+    """
 
     file: Path
     name: str
@@ -66,6 +83,9 @@ class ClientConfig:
     network: Network4And6
     connectors: list[ConnectorEntry]
     services: list[ServiceEntry]
+    followed: bool = False  # a control plane says what there is
+    organisation: str = ""  # its name, "" for any
+    refusal: str = ""
 
     def source(self, version: int) -> str | None:
         """The device's address of an IP version, None when it has none."""
@@ -74,18 +94,21 @@ class ClientConfig:
                 return str(interface.ip)
         return None
 
-    def allowed_ips(self, connector: ConnectorEntry) -> list[str]:
-        """What may come from a connector: a single one has the ranges, others their services."""
-        if len(self.connectors) == 1:
-            return [str(self.network.services_v4), str(self.network.services_v6)]
-        return [str(address) for address in self.service_addresses(connector)]
+    def allowed_ips(self, connector: ConnectorEntry, at: Mapping[str, str]) -> list[str]:
+        """What may come from a connector: a file's single one has the ranges, others services.
 
-    def service_addresses(self, connector: ConnectorEntry) -> list[Address]:
-        """The addresses of a connector's services."""
+        :param at: the connector that each service is at, by name.
+        """
+        if len(self.connectors) == 1 and not self.followed:
+            return [str(self.network.services_v4), str(self.network.services_v6)]
+        return [str(address) for address in self.service_addresses(connector, at)]
+
+    def service_addresses(self, connector: ConnectorEntry, at: Mapping[str, str]) -> list[Address]:
+        """The addresses of the services that are at a connector."""
         return [
             address
             for service in self.services
-            if service.connector == connector.name
+            if at.get(service.name) == connector.name
             for address in (service.ipv4, service.ipv6)
             if address is not None
         ]
@@ -104,12 +127,23 @@ class ClientConfig:
             raise ConfigError(f"{where}: expected a preshared key: {error}") from None
 
 
-def load(path: Path) -> ClientConfig:
-    """Read and check one file.
+def follows(path: Path) -> bool:
+    """Whether a control plane says what there is; ConfigError for an unreadable file."""
+    return "control" in read_toml(path, ADVICE)
 
-    :raises ConfigError: anything unreadable, unknown, missing or contradictory.
+
+def load(path: Path) -> ClientConfig:
+    """Read and check one file; with `[control]`, what was last known from the control plane.
+
+    :raises ConfigError: anything unreadable, unknown, missing or contradictory; or this device may
+        reach nothing.
     """
-    return read(read_toml(path, _ADVICE), path)
+    data = read_toml(path, ADVICE)
+    if "control" not in data:
+        return read(data, path)
+    from border0.node import followed
+
+    return followed.load(followed.read_place(data, path))
 
 
 def read(data: Mapping[str, Any], path: Path) -> ClientConfig:
@@ -161,14 +195,17 @@ def _connector(table: Table) -> ConnectorEntry:
         public_key = decode_key(table.text("public_key"))
     except ValueError as error:
         raise table.error(f"expected a WireGuard public key: {error}", "public_key") from None
-    host, port = _endpoint(table)
-    entry = ConnectorEntry(name, public_key, host, port, table.text("preshared_key", ""))
+    try:
+        endpoint = parse_endpoint(table.text("endpoint"))
+    except ValueError as error:
+        raise table.error(str(error), "endpoint") from None
+    entry = ConnectorEntry(name, public_key, [endpoint], table.text("preshared_key", ""))
     table.close()
     return entry
 
 
-def _endpoint(table: Table) -> tuple[str, int]:
-    text = table.text("endpoint")
+def parse_endpoint(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT or [IPv6 ADDRESS]:PORT; ValueError."""
     host, colon, number = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -176,10 +213,10 @@ def _endpoint(table: Table) -> tuple[str, int]:
     else:
         valid = HOST.fullmatch(host) is not None
     if not (colon and valid and number.isascii() and number.isdigit()):
-        raise table.error(f"{text!r}: write HOST:PORT or [IPv6 ADDRESS]:PORT", "endpoint")
-    port = int(number)
+        raise ValueError(f"{text!r}: write HOST:PORT or [IPv6 ADDRESS]:PORT")
+    port = int(number) if len(number) < 6 else 0
     if not 0 < port < 65536:
-        raise table.error(f"{port} is not a port", "endpoint")
+        raise ValueError(f"{number} is not a port")
     return host, port
 
 
@@ -213,7 +250,8 @@ def _service(table: Table, network: Network4And6, connectors: list[str]) -> Serv
         if not HOST_KEY.fullmatch(line):
             raise table.error(f"{line!r} is not a host key: write 'TYPE BASE64'", "host_keys")
     table.close()
-    return ServiceEntry(name, socket_type, protocol, found[0], found[1], port, connector, host_keys)
+    leads = [connector] if connector else []
+    return ServiceEntry(name, socket_type, protocol, found[0], found[1], port, leads, host_keys)
 
 
 def _check_unique(config: ClientConfig, top: Table) -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from border0.errors import Border0Error
+from border0.node.config import ClientConfig, follows, load
 from border0.node.localapi import LocalAddress, NoAgent, Ride, TunnelError, ask
 from border0.node.lock import FileLock
 
@@ -59,6 +60,17 @@ def ride(home: Path, config: Path) -> Ride:
                     ) from None
         finally:
             starting.release()
+
+
+def mapped(home: Path, config: Path) -> ClientConfig:
+    """What this device may reach; where a control plane says it, as the agent has just heard it.
+
+    :raises Border0Error: nothing, and the text says why; or there is no agent to ask.
+    """
+    if follows(config):
+        with ride(home, config).control:
+            pass  # whoever rides was told if there is nothing, and what counts is on the disk
+    return load(config)
 
 
 def connect(

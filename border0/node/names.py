@@ -16,13 +16,13 @@ ZONE = ".border0.internal"
 
 @dataclass
 class Target:
-    """Where one connection goes: from `source` to `host`:`port`, through `connector`."""
+    """Where one connection goes: from `source` to `host`:`port`, through one of `connectors`."""
 
     name: str
     host: str
     port: int
     source: str
-    connector: ConnectorEntry
+    connectors: list[ConnectorEntry]
 
 
 def service(config: ClientConfig, text: str) -> ServiceEntry:
@@ -33,11 +33,19 @@ def service(config: ClientConfig, text: str) -> ServiceEntry:
         if len(labels) != 2:
             raise UnknownName(f"{text}: a service is called SOCKET.ORGANISATION{ZONE}")
         name = labels[0]
+        if config.organisation and labels[1] != config.organisation:
+            raise UnknownName(
+                f"{text}: this device is in the organisation {config.organisation}: "
+                f"{name}.{config.organisation}{ZONE}"
+            )
     for entry in config.services:
         if entry.name == name:
             return entry
     known = [entry.name for entry in config.services]
-    advice = nearest(name, known) if known else f"{config.file} has no [[socket]]"
+    empty = f"{config.file} has no [[socket]]"
+    if config.followed:
+        empty = "no policy lets this device reach any service yet"
+    advice = nearest(name, known) if known else empty
     raise UnknownName(f"no service is called {text!r}; {advice}")
 
 
@@ -53,15 +61,18 @@ def find(config: ClientConfig, text: str, port: int | None = None) -> Target:
     else:
         return _by_address(config, str(address), port)
     entry = service(config, text)
-    connector = next(one for one in config.connectors if one.name == entry.connector)
+    connectors = _leading_to(config, entry)
     for version, found in ((4, entry.ipv4), (6, entry.ipv6)):
         source = config.source(version)
         if found is not None and source is not None:
-            return Target(entry.name, str(found), port or entry.port, source, connector)
-    raise UnknownName(
-        f"{entry.name} has no address of a family that this device has; "
-        f"see addresses in [device] of {config.file}"
-    )
+            return Target(entry.name, str(found), port or entry.port, source, connectors)
+    where = "" if config.followed else f"; see addresses in [device] of {config.file}"
+    raise UnknownName(f"{entry.name} has no address of a family that this device has{where}")
+
+
+def _leading_to(config: ClientConfig, entry: ServiceEntry) -> list[ConnectorEntry]:
+    known = {one.name: one for one in config.connectors}
+    return [known[name] for name in entry.connectors if name in known]
 
 
 def _by_address(config: ClientConfig, text: str, port: int | None) -> Target:
@@ -74,7 +85,7 @@ def _by_address(config: ClientConfig, text: str, port: int | None) -> Target:
             f"{text} is no service address: they are in {ranges[0]} and {ranges[1]}; "
             "see border0 client hosts"
         )
-    if entry is None and len(config.connectors) > 1:
+    if entry is None and (config.followed or len(config.connectors) > 1):
         raise UnknownName(f"no service has the address {text}; see border0 client hosts")
     wanted = port or (entry.port if entry is not None else None)
     if wanted is None:
@@ -82,6 +93,6 @@ def _by_address(config: ClientConfig, text: str, port: int | None) -> Target:
     source = config.source(address.version)
     if source is None:
         raise UnknownName(f"this device has no IPv{address.version} address to reach {text} from")
-    name = entry.connector if entry is not None else config.connectors[0].name
-    connector = next(one for one in config.connectors if one.name == name)
-    return Target(entry.name if entry is not None else text, text, wanted, source, connector)
+    if entry is None:
+        return Target(text, text, wanted, source, config.connectors[:1])
+    return Target(entry.name, text, wanted, source, _leading_to(config, entry))

@@ -20,7 +20,7 @@ from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.stack import Stack
 from border0.wireguard.adapters.udp import BatchPort
 from border0.wireguard.device import Device
-from border0.wireguard.events import HandshakeCompleted
+from border0.wireguard.events import Event, HandshakeCompleted
 from border0.wireguard.peer import Peer
 
 SAVE_SECONDS = 5.0
@@ -78,6 +78,8 @@ class Tunnel(Service):
         self.other: Callable[[bytes, Any], object] = lambda data, source: None
         # Whose connections a peer holds: a device's own addresses, a connector's services.
         self.flows_of: Callable[[Peer], Iterable[bytes]] = _own_addresses
+        # Hears of each event, after what it made us send has been sent.
+        self.event: Callable[[Event], object] = lambda event: None
         self._bound = False
         self._timer: Any = None
         self._timer_at = 0.0
@@ -120,6 +122,12 @@ class Tunnel(Service):
         self.udp.stop()
         self._bound = False
 
+    def call(self, peer: Peer) -> None:
+        """Begin a handshake with a peer, although nothing waits to be sent."""
+        now = self.reactor.seconds()
+        self.device.start_handshake(peer, now)
+        self._flush(now)
+
     def _received(self, batch: list[tuple[bytes, int, Any]]) -> None:
         now = self.reactor.seconds()
         delivered = self.device.receive(batch, now)
@@ -145,6 +153,7 @@ class Tunnel(Service):
         for event in self.device.take_events():
             if isinstance(event, HandshakeCompleted):
                 self._handshake(event, now)
+            self.event(event)
         deadline = self.device.next_deadline()
         timer = self._timer
         if deadline is None or not self._bound:

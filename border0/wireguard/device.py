@@ -347,12 +347,13 @@ class Device:
             peer.timers.initiation_delayed()
 
     def _send_initiation(self, peer: Peer, now: float) -> None:
-        self._transmit(peer, self._handshakes.initiate(peer, now))
+        self._transmit(peer, self._handshakes.initiate(peer, now), *peer.elsewhere(now))
         peer.timers.initiation_sent(now)
 
-    def _transmit(self, peer: Peer, message: bytes) -> None:
-        self._datagrams.append((peer.endpoint, len(message), [message]))
-        peer.tx_bytes += len(message)
+    def _transmit(self, peer: Peer, message: bytes, *elsewhere: Endpoint) -> None:
+        for endpoint in (peer.endpoint, *elsewhere):
+            self._datagrams.append((endpoint, len(message), [message]))
+            peer.tx_bytes += len(message)
 
     # Drained outputs and time
 
@@ -362,8 +363,7 @@ class Device:
         The buffers, joined, are datagrams of the segment size, the last may be shorter; at most
         64 datagrams and 65,000 bytes.
         """
-        datagrams = self._datagrams
-        self._datagrams = []
+        datagrams, self._datagrams = self._datagrams, []
         return datagrams
 
     def take_events(self) -> list[Event]:

@@ -121,6 +121,7 @@ class Handshakes:
         if initiation is None:
             raise ProtocolError("response to no handshake of ours")
         keys = noise.open_response(self._static, initiation, peer.preshared_key, message)
+        peer.round_trip = now - peer.timers.initiation_at
         # The handshake's index goes on as the session's.
         peer.end_initiation(self._indices)
         session = Session(keys, peer, initiator=True, now=now)

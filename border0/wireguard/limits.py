@@ -15,6 +15,8 @@ COOKIE_SECRET_LIFE = 120.0
 # An initiator stops using a cookie this much before the secret behind it can have changed.
 COOKIE_LATENCY = 5.0
 ZERO_KEYS_AFTER = 3 * REJECT_AFTER_TIME
+# A living peer answers data within the first of these; after both it may be elsewhere.
+SILENT_AFTER = KEEPALIVE_TIMEOUT + REKEY_TIMEOUT
 REKEY_ON_RECEIVE_AFTER = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT
 # One peer may make us do the work of a handshake this often (20 per second).
 MINIMUM_INITIATION_INTERVAL = 0.05
@@ -26,6 +28,7 @@ REJECT_AFTER_MESSAGES = 2**64 - 2**13 - 1
 # Our own bounds.
 REPLAY_WINDOW = 8192
 QUEUED_PACKETS = 128  # inner packets of one peer waiting for a handshake; the oldest goes first
+CANDIDATES = 16  # endpoints at which one peer is looked for
 UNROUTED_PACKETS = 256  # inner packets reported in one NoPeer event
 PENDING_EVENTS = 4096
 

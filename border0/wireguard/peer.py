@@ -7,12 +7,12 @@ Does not: send or decide; `device` and `handshakes` do.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 from border0.wireguard.allowedips import AllowedIPs
 from border0.wireguard.cookie import CookieJar
 from border0.wireguard.indices import IndexTable
-from border0.wireguard.limits import QUEUED_PACKETS
+from border0.wireguard.limits import CANDIDATES, QUEUED_PACKETS, SILENT_AFTER
 from border0.wireguard.noise import Initiation
 from border0.wireguard.timers import NEVER, PeerTimers
 from border0.wireguard.transport import Session
@@ -24,11 +24,13 @@ class Peer:
     """Public: `public_key`, `name`, `endpoint`, `allowed_ips`, times and byte counters.
 
     `last_handshake` and `last_authenticated` are monotonic seconds, None before the first.
+    `round_trip` is how long the newest initiation of ours that was answered took, in seconds.
     `rx_bytes` and `tx_bytes` count WireGuard messages as they were on the wire.
     """
 
     __slots__ = (
         "_allowed",
+        "candidates",
         "cookies",
         "current",
         "endpoint",
@@ -43,6 +45,7 @@ class Peer:
         "previous",
         "public_key",
         "queue",
+        "round_trip",
         "rx_bytes",
         "scheduled",
         "static_shared",
@@ -66,6 +69,7 @@ class Peer:
         self.preshared_key = preshared_key
         self.static_shared = static_shared
         self.endpoint = endpoint
+        self.candidates: tuple[Endpoint, ...] = ()
         self.timers = timers
         self.scheduled = NEVER  # the earliest deadline that the device has noted for us
         self.cookies = CookieJar(public_key)
@@ -78,9 +82,30 @@ class Peer:
         self.last_initiation = -NEVER
         self.last_handshake: float | None = None
         self.last_authenticated: float | None = None
+        self.round_trip: float | None = None
         self.rx_bytes = 0
         self.tx_bytes = 0
         self._allowed = allowed
+
+    def look_at(self, endpoints: Iterable[Endpoint]) -> None:
+        """Say where the remote may be, the best place first; at most 16 are kept.
+
+        Initiations go to all of them until something is heard. A copy that comes later is a
+        replay to the remote and stays without effect.
+        """
+        self.candidates = tuple(dict.fromkeys(endpoints))[:CANDIDATES]
+        if self.candidates and (
+            self.endpoint is None
+            or (self.last_authenticated is None and self.endpoint not in self.candidates)
+        ):
+            self.endpoint = self.candidates[0]
+
+    def elsewhere(self, now: float) -> list[Endpoint]:
+        """Where else than at `endpoint` it may be, as long as nothing is heard from there."""
+        heard = self.last_authenticated
+        if heard is not None and now - heard < SILENT_AFTER:
+            return []
+        return [place for place in self.candidates if place != self.endpoint]
 
     @property
     def allowed_ips(self) -> tuple[str, ...]:

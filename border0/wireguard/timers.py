@@ -11,6 +11,7 @@ from border0.wireguard.limits import (
     KEEPALIVE_TIMEOUT,
     REKEY_ATTEMPT_TIME,
     REKEY_TIMEOUT,
+    SILENT_AFTER,
     ZERO_KEYS_AFTER,
 )
 
@@ -25,7 +26,11 @@ ZERO_KEYS = 16
 
 
 class PeerTimers:
-    """Deadlines of one peer; `jitter` returns seconds, 0 up to a third of one."""
+    """Deadlines of one peer; `jitter` returns seconds, 0 up to a third of one.
+
+    `unanswered_since`: when data or the wish for a session first went unanswered, infinity while
+    nothing does. `initiation_at`: when the newest initiation left.
+    """
 
     __slots__ = (
         "_attempts_since",
@@ -36,7 +41,9 @@ class PeerTimers:
         "_retry_at",
         "_silence_at",
         "_zero_at",
+        "initiation_at",
         "persistent_keepalive",
+        "unanswered_since",
     )
 
     def __init__(self, jitter: Callable[[], float], persistent_keepalive: float) -> None:
@@ -44,6 +51,8 @@ class PeerTimers:
         self.persistent_keepalive = persistent_keepalive
         self._attempts_since = 0.0
         self._last_sent_handshake = -NEVER
+        self.initiation_at = -NEVER
+        self.unanswered_since = NEVER
         self._retry_at = NEVER
         self._keepalive_at = NEVER
         self._silence_at = NEVER
@@ -64,6 +73,8 @@ class PeerTimers:
     def attempt_begins(self, now: float) -> None:
         """Somebody wants a session now: the 90 seconds of trying start again."""
         self._attempts_since = now
+        if self.unanswered_since == NEVER:
+            self.unanswered_since = now
 
     def may_send_initiation(self, now: float) -> bool:
         """Tell whether the last handshake message is old enough (5 seconds)."""
@@ -76,7 +87,7 @@ class PeerTimers:
 
     def initiation_sent(self, now: float) -> None:
         """An initiation left; try again in 5 seconds and some jitter."""
-        self._last_sent_handshake = now
+        self._last_sent_handshake = self.initiation_at = now
         self._retry_at = now + REKEY_TIMEOUT + self._jitter()
         self._any_sent(now)
 
@@ -88,7 +99,9 @@ class PeerTimers:
     def data_sent(self, now: float) -> None:
         """Transport data that is no keepalive left: an answer should come."""
         if self._silence_at == NEVER:
-            self._silence_at = now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT + self._jitter()
+            self._silence_at = now + SILENT_AFTER + self._jitter()
+            if self.unanswered_since == NEVER:
+                self.unanswered_since = now
         self._any_sent(now)
 
     def keepalive_sent(self, now: float) -> None:
@@ -102,7 +115,7 @@ class PeerTimers:
 
     def any_received(self, now: float) -> None:
         """An authenticated message of any kind arrived."""
-        self._silence_at = NEVER
+        self._silence_at = self.unanswered_since = NEVER
         if self.persistent_keepalive:
             self._persistent_at = now + self.persistent_keepalive
 
@@ -127,6 +140,7 @@ class PeerTimers:
                 self._retry_at = NEVER
                 self._keepalive_at = NEVER
                 self._silence_at = NEVER
+                self.unanswered_since = NEVER  # what waited is dropped
                 if self._zero_at == NEVER:
                     self._zero_at = now + ZERO_KEYS_AFTER
                 due |= GIVE_UP

@@ -44,10 +44,10 @@ class Reading(SynchronousTestCase):
         config = example()
         self.assertEqual(config.private_key_file, Path("/x/keys/client.key"))
         self.assertEqual([one.port for one in config.services], [5432, 22])
-        self.assertEqual([one.connector for one in config.services], ["lab", "lab"])
+        self.assertEqual([one.connectors for one in config.services], [["lab"], ["lab"]])
         self.assertEqual(config.preshared_key(config.connectors[0]), bytes(32))
         self.assertEqual(
-            config.allowed_ips(config.connectors[0]),
+            config.allowed_ips(config.connectors[0], {}),
             ["100.126.0.0/24", "fd62:6f72:6465:7231::/64"],
         )
 
@@ -56,9 +56,10 @@ class Reading(SynchronousTestCase):
         sockets = copy.deepcopy(EXAMPLE["socket"])
         sockets[0]["connector"], sockets[1]["connector"] = "lab", "two"
         config = example(connector=[*EXAMPLE["connector"], second], socket=sockets)
-        self.assertEqual(config.connectors[1].host, "::1")
-        self.assertEqual(config.allowed_ips(config.connectors[1]), ["fd62:6f72:6465:7231::2"])
-        self.assertEqual(find(config, "six").connector.name, "two")
+        self.assertEqual(config.connectors[1].endpoints, [("::1", 1)])
+        at = {"shop-db": "lab", "six": "two"}
+        self.assertEqual(config.allowed_ips(config.connectors[1], at), ["fd62:6f72:6465:7231::2"])
+        self.assertEqual(find(config, "six").connectors[0].name, "two")
 
     def wrong(self, text: str, **changes: Any) -> None:
         error = self.assertRaises(ConfigError, example, **changes)

@@ -57,7 +57,7 @@ class RecordStore:
     """All records below one state folder.
 
     :param state_dir: holds `recordings/` and `audit/`; made with mode 0700 when absent.
-    :param org: the organisation's UUID.
+    :param org: the organisation's UUID; the attribute may change when a machine joins one.
     :param wall: the wall clock, seconds since 1970.
     :param limit: bytes that may wait for the disk.
     """
@@ -75,7 +75,7 @@ class RecordStore:
         self.failure = ""
         self._root = Path(state_dir)
         self._reactor = reactor
-        self._org = org
+        self.org = org
         self._wall = wall
         self._random_bytes = random_bytes
         self._limit = limit
@@ -118,7 +118,7 @@ class RecordStore:
         if self._closed is not None:
             raise RecorderError("the recorder is closed")
         session = SessionLog(
-            org=org or self._org,
+            org=org or self.org,
             actor=actor,
             socket=socket,
             recorded=recorded,
@@ -179,7 +179,7 @@ class RecordStore:
         name = uuid7(now, self._random_bytes(10))
         text = line(
             type,
-            context(org or self._org, "", actor, socket),
+            context(org or self.org, "", actor, socket),
             id=name,
             now_unix=now,
             result=result,

@@ -22,6 +22,7 @@ from border0.control.push.events import (
     Doubt,
     Event,
     InSync,
+    Lost,
     Seen,
     SoftChanged,
 )
@@ -114,6 +115,8 @@ class MapClient:
 
     def disconnected(self, now: float) -> None:
         """The connection is gone; everything that was learnt stays."""
+        if self._state != "off":
+            self._events.append(Lost())
         self._reset()
 
     def _reset(self) -> None:

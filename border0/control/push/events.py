@@ -71,6 +71,11 @@ class Bye:
 
 
 @dataclass(slots=True)
+class Lost:
+    """The connection is gone; everything that was learnt stays."""
+
+
+@dataclass(slots=True)
 class Seen:
     """A node's presence: `heard` is when its address was last confirmed, in the client's time."""
 
@@ -79,4 +84,4 @@ class Seen:
     heard: float
 
 
-Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye
+Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye | Lost

@@ -4,10 +4,11 @@ The text is stored as it was given: whether it parses is checked by whoever save
 """
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select, tuple_
 
 from border0.control.store import attachments
 from border0.control.store.errors import NotFound
@@ -48,7 +49,7 @@ class PolicyVersion:
 
 
 _rows = Noun(table, Policy, "policy", changeable=("name", "description", "org_wide"))
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(
@@ -65,6 +66,8 @@ def create(
     values = {"name": name, "description": description, "org_wide": org_wide}
     policy = _rows.insert(tx, {**values, "current": 1, "id": id})
     _add(tx, policy.id, 1, text, comment, None)
+    if org_wide:
+        attachments.all_change(tx)
     return policy
 
 
@@ -73,9 +76,19 @@ def find(connection: Connection, org: str, name: str) -> Policy | None:
     return _rows.one(connection, table.c.org == org, table.c.name == name)
 
 
+def everywhere(connection: Connection, org: str) -> list[str]:
+    """The ids of the policies that are in force at every socket (`org_wide`)."""
+    mine = (table.c.org == org, table.c.org_wide.is_(True))
+    return list(connection.execute(select(table.c.id).where(*mine).order_by(table.c.id)).scalars())
+
+
 def update(tx: Tx, id: str, version: int | None, **changes: Any) -> Policy:
     """Change name, description or org_wide, not the text; VersionConflict, NotFound."""
-    return _rows.update(tx, id, version, changes)
+    wide = get(tx.connection, tx.org, id).org_wide
+    policy = _rows.update(tx, id, version, changes)
+    if policy.org_wide is not wide:
+        attachments.all_change(tx)
+    return policy
 
 
 def edit(tx: Tx, id: str, version: int | None, text: str, comment: str = "") -> Policy:
@@ -95,10 +108,20 @@ def revert(tx: Tx, id: str, version: int | None, number: int, comment: str = "")
 
 def remove(tx: Tx, id: str, version: int | None = None) -> None:
     """Remove a policy, its history and its attachments."""
+    if get(tx.connection, tx.org, id).org_wide:
+        attachments.all_change(tx)
     for socket in attachments.of_policy(tx.connection, tx.org, id):
         tx.record("attachment", socket, "update")
     tx.connection.execute(delete(links).where(links.c.org == tx.org, links.c.policy_id == id))
     _rows.delete(tx, id, version)
+
+
+def in_force(connection: Connection, org: str, found: Iterable[Policy]) -> dict[str, PolicyVersion]:
+    """The version in force of each of these policies, by the policy's id, in one question."""
+    current = tuple_(versions.c.policy_id, versions.c.number)
+    wanted = current.in_([(one.id, one.current) for one in found])
+    rows = connection.execute(select(versions).where(versions.c.org == org, wanted))
+    return {row.policy_id: PolicyVersion(**row._mapping) for row in rows}
 
 
 def get_version(

@@ -10,6 +10,7 @@ This file is the only one that reads private attributes of Twisted's transports:
 `tests/proxies/test_writethrough.py` pins them. It does not change the reactor.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import main, tcp, unix
@@ -20,6 +21,7 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
 )
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
@@ -124,10 +126,27 @@ class Connector(tcp.Connector):
         )
 
 
+class Guarded:
+    """A reactor for `connect` that asks before each connection, when the IP address is known.
+
+    :param may_dial: whether this address and port may be dialled; a name is asked for with each
+        address that it leads to.
+    """
+
+    def __init__(self, reactor: Any, may_dial: Callable[[str, int], bool]) -> None:
+        self.unguarded, self.may_dial = reactor, may_dial
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.unguarded, name)
+
+
 class _Dialler:
     """The reactor, but its `connectTCP` makes connections that write through."""
 
     def __init__(self, reactor: Any) -> None:
+        self._may_dial: Callable[[str, int], bool] | None = None
+        if isinstance(reactor, Guarded):
+            self._may_dial, reactor = reactor.may_dial, reactor.unguarded
         self._reactor = reactor
         directlyProvides(self, IReactorPluggableNameResolver)
 
@@ -137,6 +156,8 @@ class _Dialler:
     def connectTCP(
         self, host: str, port: int, factory: Any, timeout: float = 30, bindAddress: Any = None
     ) -> Connector:
+        if self._may_dial is not None and not self._may_dial(host, port):
+            raise ConnectionRefusedError(string=f"[local] allow does not name {host}:{port}")
         connector = Connector(host, port, factory, timeout, bindAddress, self._reactor)
         connector.connect()
         return connector

@@ -1,0 +1,419 @@
+"""Follows an organisation: keeps the map fresh, believes only what is signed, remembers the rest.
+
+What counts is in `ledger`; what is in the map but was refused counts for nothing, and is asked
+again with each new map, since the signers may have changed. Without a network the saved ledger
+counts until its statements expire; how long a machine goes on without contact is its own business
+(`absence`).
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from random import SystemRandom
+from time import monotonic
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from border0.control.member.state import AUTHORITY_FILE, MemberState
+from border0.control.push.adapters.client import PushClient
+from border0.control.push.client import MapClient
+from border0.control.push.events import (
+    Applied,
+    Behind,
+    Bye,
+    CommandReceived,
+    Event,
+    InSync,
+    Lost,
+    Seen,
+    SoftChanged,
+)
+from border0.control.push.messages import Key
+from border0.errors import Border0Error
+from border0.prefixes import Network4And6
+from border0.statements import TYPES, Statement, StatementError
+from border0.trust import client_context, remembered_authority
+
+UNSIGNED = frozenset(("configuration",))
+CONTACT_SECONDS = 60.0  # how often the time of the last contact is written
+AUTHORITY_RETRY = 30.0
+LATER_LIMIT = 86400.0  # longest timer; deadlines may be years away
+
+log = Logger(namespace="border0.control")
+
+
+class Follower(Service):
+    """One node's membership at work.
+
+    Attributes: `ledger` (what counts), `refused` (why a statement of the map does not), `network`
+    and `org_name` (of the enrolment), `refusal` (the word with which the control plane last sent
+    this node away, "" once it is in again).
+
+    :param changed: called after each applied map, change of soft state, connection and
+        disconnection, and when a statement expires; what it raises is logged.
+    :param command: takes a command; call `answer` for it.
+    :param wall: Unix seconds; statements expire by it.
+    :param now: seconds monotonic; presence is told in it.
+    :raises ConfigError: the saved ledger cannot be used; it says to join again.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        state: MemberState,
+        *,
+        changed: Callable[["Follower"], None],
+        command: Callable[[CommandReceived], None],
+        wall: Callable[[], float] = time.time,
+        now: Callable[[], float] = monotonic,
+        uniform: Callable[[], float] | None = None,
+    ) -> None:
+        self.setName("control-client")
+        self.reactor, self.state, self.wall, self.now = reactor, state, wall, now
+        self.ledger = state.load_ledger()
+        self.refused: dict[Key, StatementError] = {}
+        self.network: Network4And6 = state.network
+        self.org_name = state.org_name
+        self.refusal = ""
+        self.failure = ""  # why the last map could not be saved
+        self._changed, self._command = changed, command
+        self._uniform = uniform or SystemRandom().random
+        self._contact = state.load_contact()
+        self._heard: float | None = None  # monotonic time of the last contact in this process
+        self._seen: dict[str, Seen] = {}
+        self._refusals: dict[str, str] = {}
+        self._reported: list[str] = []
+        self._connected = self._was_synced = False
+        self._push: PushClient | None = None
+        self._authority: Deferred[Any] | None = None
+        self._dial: IDelayedCall | None = None
+        self._deadline: IDelayedCall | None = None
+        self._tick: IDelayedCall | None = None
+        held = state.load_map()
+        # What was believed is newer than a map that was lost or that nobody signed.
+        held.revision = self.ledger.revision
+        self.machine = MapClient(state.node, state.machine_key.sign, held)
+        self._believe(held.entries)
+
+    # -- what is known ----------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the control plane is there and has taken us in."""
+        return self._connected
+
+    @property
+    def synced(self) -> bool:
+        """Whether what counts is the newest that the control plane has, heads verified."""
+        return self._connected and self.machine.synced and self._is_newest()
+
+    @property
+    def last_contact(self) -> float:
+        """When this node was last in sync (Unix seconds; 0 = never); survives restarts."""
+        return self.wall() if self.synced else self._contact.last
+
+    def absence(self) -> float:
+        """Seconds since the last contact, by the clock that says more."""
+        if self.synced:
+            return 0.0
+        since = max(0.0, self.wall() - self._contact.last)
+        return since if self._heard is None else max(since, self.now() - self._heard)
+
+    def endpoints(self, node: str) -> list[str]:
+        """Where a node can be reached, best first: as it is now, or was when we last heard."""
+        return self._contact.endpoints.get(node, [])
+
+    def presence(self, node: str) -> Seen | None:
+        """How a node's own connection was last seen, also while we have none ourselves.
+
+        `heard` is in the time of `now`; how old it may be is the caller's rule.
+        """
+        return self._seen.get(node)
+
+    def configuration(self, socket: str) -> bytes | None:
+        """A socket's configuration, if it is the one that its current statement names."""
+        entry = self.machine.map.entries.get(("configuration", socket))
+        statement = self.ledger.current("socket", socket, self.wall())
+        if entry is None or statement is None:
+            return None
+        body = entry[1]
+        named: str = statement.body["configuration_hash"]
+        return body if sha256(body).hexdigest() == named else None
+
+    # -- what is said -----------------------------------------------------------------------
+
+    def report(self, endpoints: list[str]) -> None:
+        """Tell where this node can be reached (`address:port`, best first)."""
+        if endpoints != self._reported:
+            self._reported = endpoints
+            self._act(lambda machine, now: machine.report(endpoints, now))
+
+    def answer(self, command: str, ok: bool, detail: str = "") -> None:
+        """Acknowledge a command; one that is not known any more is ignored."""
+
+        def answer(machine: MapClient, now: float) -> None:
+            try:
+                machine.answer(command, ok, detail, now)
+            except ValueError:
+                log.warn("push: nobody waits for an answer to {command}", command=command)
+
+        self._act(answer)
+
+    def status(self, refusals: Mapping[str, str]) -> None:
+        """Tell which sockets are not served here and why, as a whole."""
+        told = dict(refusals)
+        if told != self._refusals:
+            self._refusals = told
+            self._tell_status()
+
+    def _tell_status(self) -> None:
+        tell = getattr(self.machine, "status", None)
+        if tell is not None:
+            self._act(lambda _, now: tell(self._refusals, now))
+
+    def _act(self, call: Callable[[MapClient, float], None]) -> None:
+        if self._push is not None:
+            self._push.act(call)
+        else:
+            call(self.machine, self.now())
+
+    # -- life -------------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Connect, now and after each loss; the saved state counts meanwhile."""
+        super().startService()
+        self._tick = self.reactor.callLater(CONTACT_SECONDS, self._keep_contact)
+        self._watch()
+        self._connect()
+
+    def stopService(self) -> Any:
+        """Say good-bye, remember the contact; fires when the connection is gone."""
+        super().stopService()
+        for call in (self._dial, self._deadline, self._tick):
+            if call is not None and call.active():
+                call.cancel()
+        self._dial = self._deadline = self._tick = None
+        if self._authority is not None:
+            self._authority.cancel()
+        self._touch()
+        self._save_contact()
+        self._connected = False
+        push, self._push = self._push, None
+        return None if push is None else push.stopService()
+
+    def _connect(self) -> None:
+        self._dial = None
+        state, control = self.state, self.state.control
+        authority: Deferred[Any] = maybeDeferred(lambda: None)
+        if state.ca:  # kept since the enrolment; read again only when its certificate has expired
+            path = state.folder / AUTHORITY_FILE
+            authority = maybeDeferred(
+                remembered_authority,
+                self.reactor, control.host, control.port, state.ca, path, self.wall(),
+            )  # fmt: skip
+        self._authority = authority
+        authority.addCallbacks(self._dialled, self._undialled)
+
+    def _undialled(self, failure: Failure) -> None:
+        if self.running:
+            log.warn("control plane: {why}", why=failure.getErrorMessage())
+            self._dial = self.reactor.callLater(AUTHORITY_RETRY, self._connect)
+
+    def _dialled(self, authority: bytes | None) -> None:
+        if not self.running:
+            return
+        state, control = self.state, self.state.control
+        try:
+            tls = client_context(control.host, authority=authority, pin=state.ca or None)
+        except Border0Error as error:
+            log.error("control plane: {why}", why=str(error))
+            return
+        self._push = PushClient(
+            self.reactor,
+            self.machine,
+            control.host,
+            control.port,
+            tls,
+            self._happened,
+            uniform=self._uniform,
+            path=f"{control.path}/api/v1/push",
+            now=self.now,
+        )
+        self._push.startService()
+
+    def _happened(self, events: list[Event]) -> None:
+        """What the connection brought in one turn."""
+        news = fresh = False
+        commands = []
+        for event in events:
+            if isinstance(event, Bye):
+                news = news or event.reason != self.refusal
+                self.refusal = event.reason
+            elif isinstance(event, Applied | InSync):
+                self.refusal = ""
+            if self._connected == isinstance(event, Lost | Bye):
+                news = True
+                self._reconnected(not self._connected)
+            if isinstance(event, Applied):
+                self._applied(event)
+                news = fresh = True
+            elif isinstance(event, InSync):
+                news = True
+            elif isinstance(event, Behind):
+                log.warn(
+                    "the control plane offers revision {old}, this node has {new}: not applied",
+                    old=event.revision,
+                    new=self.machine.map.revision,
+                )
+            elif isinstance(event, SoftChanged):
+                self._softened(event)
+                news = True
+            elif isinstance(event, CommandReceived):
+                commands.append(event)
+        if fresh:
+            self._save()
+        if news:
+            self._touch()
+            self._tell()
+        for command in commands:
+            try:
+                self._command(command)
+            except Exception:
+                log.failure("command {verb} failed", verb=command.verb)
+                self.answer(command.id, False, "it failed; the log says why")
+
+    def _reconnected(self, there: bool) -> None:
+        if not there:
+            if self._was_synced:
+                self._mark()
+            self._save_contact()
+        self._connected = there
+        log.info("control plane: {what}", what="connected" if there else "not connected")
+        if there:
+            self._tell_status()
+
+    # -- believing --------------------------------------------------------------------------
+
+    def _applied(self, event: Applied) -> None:
+        if event.full:
+            self._forget_others()
+        for type, id in event.dropped:
+            self.refused.pop((type, id), None)
+            if type in TYPES and type not in ("head", "signers"):
+                self.ledger.drop(type, id)
+            if type == "node":
+                self._seen.pop(id, None)
+                self._contact.endpoints.pop(id, None)
+        self._believe([*event.put, *(key for key in self.refused if key not in event.put)])
+
+    def _forget_others(self) -> None:
+        """Of a whole map: what it does not hold is not for this node (any more)."""
+        entries, now = self.machine.map.entries, self.wall()
+        for type in TYPES:
+            if type in ("head", "signers"):
+                continue
+            for statement in self.ledger.every(type, now):
+                if (type, statement.body["id"]) not in entries:
+                    self.ledger.drop(type, statement.body["id"])
+
+    def _believe(self, keys: Iterable[Key]) -> None:
+        """Show these statements of the map to the ledger; `refused` has those that it refuses."""
+        entries = self.machine.map.entries
+        statements: list[Statement] = []
+        where: dict[int, Key] = {}
+        for key in list(keys):
+            self.refused.pop(key, None)
+            entry = entries.get(key)
+            if entry is None or key[0] in UNSIGNED:
+                continue
+            try:
+                statement = Statement.from_json(entry[1])
+                if (statement.type, statement.body.get("id")) != key:
+                    raise StatementError("malformed", f"it stands under {' '.join(key)}")
+            except StatementError as malformed:
+                self._refuse(key, malformed)
+                continue
+            where[id(statement)] = key
+            statements.append(statement)
+        for statement, error in self.ledger.accept_all(statements, self.wall()):
+            self._refuse(where[id(statement)], error)
+
+    def _refuse(self, key: Key, error: StatementError) -> None:
+        self.refused[key] = error
+        log.warn("statement refused: {key}: {why}", key=" ".join(key), why=str(error))
+
+    def _is_newest(self) -> bool:
+        """Whether the head of the map is the one that counts."""
+        entry = self.machine.map.entries.get(("head", self.state.org))
+        head = self.ledger.head
+        return entry is not None and head is not None and entry[0] == head.hash
+
+    def _softened(self, event: SoftChanged) -> None:
+        if event.kind == "presence":
+            seen = self.machine.presence.get(event.node, self.now())
+            if seen is not None:
+                self._seen[event.node] = seen
+        else:
+            where = self.machine.endpoints.get(event.node, self.now())
+            if where is not None:
+                self._contact.endpoints[event.node] = list(where)
+
+    # -- time and disk ----------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        self._watch()
+        try:
+            self._changed(self)
+        except Exception:
+            log.failure("the change could not be applied")
+
+    def _watch(self) -> None:
+        """Call `changed` when the next statement expires."""
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+        now = self.wall()
+        deadline = self.ledger.next_deadline(now)
+        if deadline is not None and self.running:
+            delay = min(max(deadline - now, 0.0), LATER_LIMIT)
+            self._deadline = self.reactor.callLater(delay, self._tell)
+
+    def _touch(self) -> None:
+        """Remember now as the last contact, if this is one."""
+        self._was_synced = self.synced
+        if self._was_synced:
+            self._mark()
+
+    def _mark(self) -> None:
+        self._contact.last = self.wall()
+        self._heard = self.now()
+
+    def _keep_contact(self) -> None:
+        self._tick = self.reactor.callLater(CONTACT_SECONDS, self._keep_contact)
+        if self.synced:
+            self._touch()
+            self._save_contact()
+
+    def _save_contact(self) -> None:
+        try:
+            self.state.save_contact(self._contact)
+        except OSError as error:
+            log.error("the last contact could not be saved: {why}", why=str(error))
+
+    def _save(self) -> None:
+        """The ledger first: a node that stops between the two has an older map, never the reverse.
+
+        A disk that is full keeps nobody from obeying: the change is applied, and said to be lost.
+        """
+        try:
+            self.state.save_ledger(self.ledger)
+            self.state.save_map(self.machine.map)
+            self.failure = ""
+        except OSError as error:
+            self.failure = f"what the control plane says cannot be saved: {error.strerror}"
+            log.error("{why}", why=self.failure)

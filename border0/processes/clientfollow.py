@@ -1,0 +1,120 @@
+"""A device that follows its organisation: news from the control plane becomes the tunnel's map.
+
+Nothing is asked of the control plane when a service is used: what was verified last counts, from
+the saved ledger too, until it expires. What the control plane says of this device itself (removed,
+locked, waits for approval) reaches the user as the reason why nothing is installed.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+
+from border0.control.member.follower import Follower
+from border0.control.member.state import MemberState
+from border0.control.push.events import CommandReceived
+from border0.errors import ConfigError
+from border0.keys import load_private_key, public_key
+from border0.node.config import ClientConfig
+from border0.node.followed import EXPIRED, LOCKED, STRANGER, News, Place, configure
+from border0.processes.addresses import local_endpoints
+from border0.processes.clienttunnel import ClientTunnel
+
+log = Logger(namespace="border0.client")
+
+
+class Following:
+    """Keeps one `ClientTunnel` at what counts.
+
+    ConfigError when this device has not joined, or its files cannot be used.
+    """
+
+    def __init__(
+        self, reactor: Any, place: Place, *, wall: Callable[[], float] = time.time, **options: Any
+    ) -> None:
+        self.reactor, self.place, self.wall = reactor, place, wall
+        if not MemberState.exists(place.folder):
+            raise ConfigError(
+                f"{place.file} follows a control plane, but this device has joined none: "
+                "border0 node join URL"
+            )
+        self.state = MemberState.open(place.folder)
+        self.key = public_key(load_private_key(place.private_key_file, create=False))
+        self.follower = Follower(
+            reactor, self.state, changed=self._changed, command=self._command, wall=wall, **options
+        )
+        self.tunnel: ClientTunnel | None = None
+        self._waiting: Deferred[None] | None = None
+        self._said = ""
+
+    def config(self) -> ClientConfig:
+        """What this device may reach now."""
+        follower = self.follower
+
+        def online(node: str) -> bool | None:
+            seen = follower.presence(node)
+            return None if seen is None else seen.online
+
+        news = News(follower.endpoints, online, follower.refusal, follower.synced)
+        return configure(self.place, self.state, follower.ledger, self.key, self.wall(), news)
+
+    def start(self, tunnel: ClientTunnel, patience: float) -> "Deferred[None]":
+        """Follow from now on; fires when the map is the newest, or after so many seconds.
+
+        It also fires when the control plane sends this device away: there will be no news then.
+        """
+        self.tunnel = tunnel
+        waiting = self._waiting = Deferred()
+        timer = self.reactor.callLater(patience, self._settled)
+
+        def stop(result: Any) -> Any:
+            if timer.active():
+                timer.cancel()
+            return result
+
+        waiting.addBoth(stop)
+        self._report()
+        self.follower.startService()
+        return waiting
+
+    def stop(self) -> Any:
+        """Say good-bye; fires when the connection is gone."""
+        self._settled()
+        return maybeDeferred(self.follower.stopService)
+
+    def _settled(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def _changed(self, follower: Follower) -> None:
+        if self.tunnel is None:
+            return
+        config = self.config()
+        if config.refusal != self._said:
+            self._said = config.refusal
+            if config.refusal:
+                log.warn("{why}", why=config.refusal)
+            else:
+                log.info("this device may reach {count} services", count=len(config.services))
+        self.tunnel.install(config)
+        self._report()
+        if follower.synced or follower.refusal in (LOCKED, EXPIRED, *STRANGER):
+            self._settled()
+
+    def _report(self) -> None:
+        assert self.tunnel is not None
+        port = self.tunnel.tunnel.port
+        if port:
+            where, network = self.state.control, self.follower.network
+            inside = (network.devices_v4, network.devices_v6)
+            self.follower.report(
+                local_endpoints(
+                    port, towards=where.host, loopback=where.is_loopback, without=inside
+                )
+            )
+
+    def _command(self, command: CommandReceived) -> None:
+        self.follower.answer(command.id, False, "a device takes no commands")
