@@ -262,6 +262,8 @@ class ConnectorProcess(MultiService):
             if getattr(config, name) != getattr(self.config, name):
                 log.warn("{name} changed: takes effect at the next start", name=name)
         self.apply(config)
+        if self.control is not None:
+            self.control.tell_refusals()
         log.info("configuration read again")
 
     def _refused(self, failure: Any) -> None:

@@ -208,9 +208,10 @@ class ControlClient(MultiService):
             sockets=len(config.sockets),
             policies=len(config.policies),
         )
-        self._tell_refusals()
+        self.tell_refusals()
 
-    def _tell_refusals(self) -> None:
+    def tell_refusals(self) -> None:
+        """Say which sockets are not served here and why: log, audit, control plane."""
         if self.followed is None or self.follower is None:
             return
         refusals = dict(self.followed.refusals)
@@ -246,7 +247,7 @@ class ControlClient(MultiService):
     def startService(self) -> None:
         """Join or follow; what was saved counts until the control plane answers."""
         super().startService()
-        self._tell_refusals()
+        self.tell_refusals()
         self._look()
         if self.follower is None:
             self._join()

@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from border0.connector import journal
 from border0.connector.delivery import Delivery
 from border0.control.push import upload
+from border0.control.push.adapters.records import RecordSender
 from border0.control.push.client import MapClient
 from border0.control.push.events import Recorded
 from tests.control.push.worlds import Line, Server, Shelf, State
@@ -44,7 +45,7 @@ class Connector:
         self.clock = Clock()
         self.machine = MapClient("n1", lambda message: bytes(64))
         self.calls: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-        self.answer: Deferred[Recorded] | None = None
+        self.sender = RecordSender(lambda call: call(self.machine, self.now))
         self.now = 0.0
         self.delivery = Delivery(
             self.clock, state, self.send, uniform=lambda: 0.5, in_thread=self.in_thread
@@ -57,18 +58,12 @@ class Connector:
         return done
 
     def send(self, text: str) -> Deferred[Recorded]:
-        """What `PushClient.send_records` does."""
         assert len(text) <= journal.BATCH or "\n" not in text
-        self.machine.send_records(text, self.now)
-        self.answer = Deferred()
-        return self.answer
+        return self.sender(text)
 
     def turn(self) -> None:
         """Tell what was answered, and do what was asked of the thread."""
-        for event in self.machine.take_events():
-            if isinstance(event, Recorded) and self.answer is not None:
-                answer, self.answer = self.answer, None
-                answer.callback(event)
+        self.sender.happened(self.machine.take_events())
         calls, self.calls = self.calls, []
         for call, done in calls:
             maybeDeferred(call).chainDeferred(done)
