@@ -26,6 +26,7 @@ from border0.control.store import (
 from border0.control.store.backup import backup
 from border0.secrets import Secret
 from tests.control.signin.case import (
+    KEY,
     PASSWORD,
     TOTP,
     SqlControl,
