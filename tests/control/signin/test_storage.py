@@ -369,9 +369,7 @@ class InAReactor(TestCase):
             )
             for login in ("ann", "eve")
         ]
-        first, second = await gatherResults(both)
-        self.assertEqual(first.login, "ann")
-        self.assertIsNone(second)
+        (first,) = [one for one in await gatherResults(both) if one is not None]
         found = await storage.factors(first.id)
         self.assertEqual(found.totp, TOTP)
         steps = [Deferred.fromCoroutine(storage.use_step(first.id, 7)) for _ in range(5)]
