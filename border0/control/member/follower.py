@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from border0.control.member.state import AUTHORITY_FILE, MemberState
 from border0.control.push.adapters.client import PushClient
+from border0.control.push.adapters.records import RecordSender
 from border0.control.push.client import MapClient
 from border0.control.push.events import (
     Applied,
@@ -52,7 +53,7 @@ class Follower(Service):
 
     Attributes: `ledger` (what counts), `refused` (why a statement of the map does not), `network`
     and `org_name` (of the enrolment), `refusal` (the word with which the control plane last sent
-    this node away, "" once it is in again).
+    this node away, "" once it is in again), `records` (sends record lines, see `RecordSender`).
 
     :param changed: called after each applied map, change of soft state, connection and
         disconnection, and when a statement expires; what it raises is logged.
@@ -81,6 +82,7 @@ class Follower(Service):
         self.org_name = state.org_name
         self.refusal = ""
         self.failure = ""  # why the last map could not be saved
+        self.records = RecordSender(self._act)
         self._changed, self._command = changed, command
         self._uniform = uniform or SystemRandom().random
         self._contact = state.load_contact()
@@ -286,6 +288,7 @@ class Follower(Service):
             except Exception:
                 log.failure("command {verb} failed", verb=command.verb)
                 self.answer(command.id, False, "it failed; the log says why")
+        self.records.happened(events)
 
     def _reconnected(self, there: bool) -> None:
         if not there:
