@@ -26,6 +26,7 @@ _KEY, _STATE = "connector.key", "state"
 def run(options: argparse.Namespace) -> int:
     """Join; a file that is there and follows a control plane is kept."""
     # Here, as this brings Conch.
+    from border0.connector.membership import FOLDER
     from border0.control.member.state import make_folder
     from border0.proxies.ssh.adapters.hostkeys import HostKeys
 
@@ -37,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         options,
         "connector",
         key=key,
-        folder=state_dir / membership.CONTROL,
+        folder=state_dir / FOLDER,
         ssh_host_key=host_key,
     )
     if not file.exists():

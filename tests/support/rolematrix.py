@@ -44,6 +44,8 @@ def permitted(table: Table, route: Route, role: str) -> bool:
     if route.permission in (PUBLIC, SELF):
         return True
     assert role in ROLES
+    if route.own and role in table.permissions[route.own]:
+        return True
     return role in table.permissions[route.permission]
 
 

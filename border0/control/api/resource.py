@@ -183,7 +183,11 @@ class ApiResource(Resource):
             call.principal = await self._caller(request, host, method, address, now)
         key = call.principal.key if route.permission != PUBLIC else address_key(address)
         _limit(self._rates[route.name], key, now)
-        if not permits(call.principal, route.permission, self.table.permissions):
+        allowed = permits(call.principal, route.permission, self.table.permissions)
+        call.own_only = not allowed
+        if not allowed and route.own:
+            allowed = permits(call.principal, route.own, self.table.permissions)
+        if not allowed:
             reason = f"it needs the permission {route.permission}"
             await self._record(call, "denied", reason)
             raise errors.forbidden(reason)

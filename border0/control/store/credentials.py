@@ -72,6 +72,19 @@ def set_up(
     return _put(tx, user, {**values, "recovery_hashes": recovery_hashes})
 
 
+def rename(tx: Tx, user: str, old: str, new: str) -> bool:
+    """Let a user who signs in as `old` do so as `new`; False for one who signs in otherwise.
+
+    :raises Duplicate: (`login`) somebody has this login.
+    """
+    mine = (table.c.org == tx.org, table.c.user_id == user, table.c.login == old)
+    check_values({"login": new})
+    renamed = bool(tx.connection.execute(update(table).where(*mine).values(login=new)).rowcount)
+    if renamed:
+        tx.record("credential", user, "update")
+    return renamed
+
+
 def spend_totp(tx: Tx, user: str, step: int) -> bool:
     """Note that the code of this 30-second step was used; False when it or a later one was."""
     mine = (table.c.org == tx.org, table.c.user_id == user, table.c.totp_step < step)
