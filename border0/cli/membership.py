@@ -94,7 +94,7 @@ def join(
 
 
 def report(options: argparse.Namespace, state: Any, file: Path, following: str) -> int:
-    """Say what this machine is now, and what to type next."""
+    """Say what this machine is now, and what to type next ("": nothing)."""
     if options.json:
         facts = {
             "url": state.url,
@@ -114,7 +114,8 @@ def report(options: argparse.Namespace, state: Any, file: Path, following: str) 
     if not state.approved:
         verb = "device approve" if state.role == "device" else "connector approve"
         print(f"Somebody has to approve it: border0 {verb} {state.name}")
-    print(f"Next: {following}")
+    if following:
+        print(f"Next: {following}")
     return 0
 
 
