@@ -48,12 +48,23 @@ def ls(options: argparse.Namespace) -> int:
             reading.text(event, "result"),
             reading.text(event, "actor", "user") or reading.text(event, "actor", "address"),
             reading.text(event, "socket"),
-            reading.text(event, "reason") or reading.describe(event),
+            reading.text(event, "reason") or reading.describe(event) or target(event),
         )
         for event in found
     ]
     format.table(TITLES, rows)
     return 0
+
+
+def target(event: reading.Event) -> str:
+    """What a change through the API was about: its name where it has one."""
+    found = event.get("target")
+    if not isinstance(found, dict):
+        return ""
+    for name in ("name", "email"):
+        if found.get(name):
+            return str(found[name])
+    return ", ".join(f"{name} {value}" for name, value in found.items())
 
 
 def _local(options: argparse.Namespace) -> Iterable[reading.Event]:

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     following = "border0 connector start"
     if options.config != "connector.toml":
         following += f" --config {options.config}"
-    done = membership.report(options, state, file, following)
+    done = membership.report(options, state, file, "" if options.start else following)
     if not options.start:
         return done
     from border0.cli import connector

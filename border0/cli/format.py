@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,8 +102,18 @@ def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and values, a line each; empty values are left out."""
     shown = [(name + ":", printable(value)) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
+    indent = " " * (max(10, width) + 1)
     for name, value in shown:
-        print(f"{name:<{max(10, width)}} {value}")
+        # Between words only: a path or a key stays whole.
+        lines = textwrap.wrap(
+            value,
+            WIDTH,
+            initial_indent=f"{name:<{len(indent)}}",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        print("\n".join(lines))
 
 
 def document(value: Any) -> None:

@@ -34,8 +34,8 @@ DESCRIPTION = "The self-hosted, application-aware VPN."
 EPILOG = """\
 examples:
   border0 quickstart                     everything on this machine, with two demo services
-  border0 login URL --ca sha256:...        an account at a control plane, confirmed in a browser
-  border0 node join URL CODE --ca ...      this machine as a device of yours
+  border0 login URL --ca sha256:...      an account at a control plane, confirmed in a browser
+  border0 node join URL CODE --ca ...    this machine as a device of yours
   border0 connector invite NAME          the one command that makes a machine a connector
   border0 connector start --config FILE  a connector from your own file; also: --example
   border0 socket create NAME --upstream postgres://user@host/db

@@ -94,7 +94,7 @@ def join(
 
 
 def report(options: argparse.Namespace, state: Any, file: Path, following: str) -> int:
-    """Say what this machine is now, and what to type next."""
+    """Say what this machine is now, and what to type next ("": nothing)."""
     if options.json:
         facts = {
             "url": state.url,
@@ -114,7 +114,8 @@ def report(options: argparse.Namespace, state: Any, file: Path, following: str) 
     if not state.approved:
         verb = "device approve" if state.role == "device" else "connector approve"
         print(f"Somebody has to approve it: border0 {verb} {state.name}")
-    print(f"Next: {following}")
+    if following:
+        print(f"Next: {following}")
     return 0
 
 
@@ -143,7 +144,11 @@ def status(options: argparse.Namespace, folder: Path, joins: str) -> int:
         if state.role == "device" or state.node in one.body["connectors"]
     )
     last = state.load_contact().last
-    usable = "yes" if node is not None else f"no: {distrust or 'not approved, locked or revoked'}"
+    reason = ""
+    if node is None:
+        reason = distrust or "not approved, locked or revoked"
+        if ledger.head is None:
+            reason = "nothing was heard of the control plane since it joined; start it once"
     if options.json:
         facts = {
             "url": state.url,
@@ -154,7 +159,7 @@ def status(options: argparse.Namespace, folder: Path, joins: str) -> int:
             "role": state.role,
             "addresses": list(node.body["addresses"]) if node is not None else [],
             "usable": node is not None,
-            "reason": "" if node is not None else usable.removeprefix("no: "),
+            "reason": reason,
             "last_contact": _rfc3339(last),
             "sockets": sockets,
         }
@@ -166,7 +171,7 @@ def status(options: argparse.Namespace, folder: Path, joins: str) -> int:
             (state.role, state.name),
             ("id", state.node),
             ("of", f"{state.org_name} at {state.url}"),
-            ("usable", usable),
+            ("usable", f"no: {reason}" if reason else "yes"),
             ("addresses", ", ".join(node.body["addresses"]) if node is not None else ""),
             ("in touch", f"{format.moment(_rfc3339(last), options.utc)}{ago}" if last else "never"),
             ("sockets", ", ".join(sockets) or "none"),

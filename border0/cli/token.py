@@ -59,8 +59,8 @@ def ls(options: argparse.Namespace) -> int:
             text(item, "owner", "name"),
             text(item, "name"),
             _state(item),
-            format.moment(text(item, "expires_at"), options.utc),
-            format.moment(text(item, "last_used_at"), options.utc) or "never",
+            format.moment(text(item, "expires_at"), options.utc)[:10],  # there are many columns
+            format.moment(text(item, "last_used_at"), options.utc)[:16] or "never",
             "all" if scopes is None else text(item, "scopes"),
         )
 

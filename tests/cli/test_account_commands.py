@@ -631,10 +631,14 @@ class Sessions(SignedIn):
             return {"pagination": {"next_cursor": ""}, "list": items}
 
         first = self.EVENT | {"id": "e0", "type": "session.start"}
+        change = {"id": "e2", "type": "policy.update", "target": {"id": "p1", "name": "eng-read"}}
+        self.changed = {
+            key: value for key, value in (self.EVENT | change).items() if key != "socket"
+        }
         self.killed = {**self.FIRST, "killed": True, "kill": {"ended": True, "detail": ""}}
         self.routes |= {
             "GET /sessions": found,
-            "GET /audit_events": {"items": [self.EVENT, first]},
+            "GET /audit_events": {"items": [self.changed, self.EVENT, first]},
             f"PUT /session/s1/{self.FIRST['session_id']}": lambda asked: self.killed,
         }
 
@@ -672,9 +676,10 @@ class Sessions(SignedIn):
         lines = self.ask("audit", "ls", "--denied", "--type", "session.end").lines
         self.assertIn("session.start", lines[1])
         self.assertIn("session.end", lines[2])
+        self.assertTrue(lines[3].endswith("  eng-read"))
         wanted = {"type": "session.end", "result": "denied", "limit": "50"}
         self.assertEqual(self.api.asked[-1].query, wanted)
-        self.assertEqual(self.ask("audit", "ls", "--json").objects[-1], self.EVENT)
+        self.assertEqual(self.ask("audit", "ls", "--json").objects[-1], self.changed)
 
     def test_own_records_stay_readable(self) -> None:
         state = self.base / "state"
