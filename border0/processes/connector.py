@@ -48,8 +48,8 @@ class Options(usage.Options):
 
     synopsis = "--config FILE [options]"
     longdesc = (
-        "Runs a border0 connector from a stand-alone TOML file. The public key that devices need "
-        "is printed at start."
+        "Runs a border0 connector from a TOML file, which stands alone or names a control plane. "
+        "The public key that devices need is printed at start."
     )
     optParameters = [
         ["config", "c", "connector.toml", "The configuration file."],
@@ -115,7 +115,7 @@ class ConnectorProcess(MultiService):
             self.control = ControlClient(reactor, config, self.device.public_key, self.underlay)
             self.config = config = self.control.config
             where = self.control.address_of
-        self.connector = ConnectorService(reactor, config, where)
+        self.connector = ConnectorService(reactor, config, where, source=self.underlay)
         self.stack = Stack(
             mtu=config.mtu,
             random_bytes=os.urandom,
