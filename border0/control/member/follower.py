@@ -86,6 +86,8 @@ class Follower(Service):
         self._changed, self._command = changed, command
         self._uniform = uniform or SystemRandom().random
         self._contact = state.load_contact()
+        # A clock that was set back must not make the last contact newer than it can be.
+        self._contact.last = min(self._contact.last, wall())
         self._heard: float | None = None  # monotonic time of the last contact in this process
         self._seen: dict[str, Seen] = {}
         self._refusals: dict[str, str] = {}
@@ -329,6 +331,7 @@ class Follower(Service):
         entries = self.machine.map.entries
         statements: list[Statement] = []
         where: dict[int, Key] = {}
+        before = dict(self.refused)
         for key in list(keys):
             self.refused.pop(key, None)
             entry = entries.get(key)
@@ -339,16 +342,15 @@ class Follower(Service):
                 if (statement.type, statement.body.get("id")) != key:
                     raise StatementError("malformed", f"it stands under {' '.join(key)}")
             except StatementError as malformed:
-                self._refuse(key, malformed)
+                self.refused[key] = malformed
                 continue
             where[id(statement)] = key
             statements.append(statement)
         for statement, error in self.ledger.accept_all(statements, self.wall()):
-            self._refuse(where[id(statement)], error)
-
-    def _refuse(self, key: Key, error: StatementError) -> None:
-        self.refused[key] = error
-        log.warn("statement refused: {key}: {why}", key=" ".join(key), why=str(error))
+            self.refused[where[id(statement)]] = error
+        for key, why in self.refused.items():
+            if str(before.get(key)) != str(why):
+                log.warn("statement refused: {key}: {why}", key=" ".join(key), why=str(why))
 
     def _is_newest(self) -> bool:
         """Whether the head of the map is the one that counts."""
