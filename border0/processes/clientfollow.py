@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from border0.control.member.follower import Follower
-from border0.control.member.state import MemberState
+from border0.control.member.state import NODE_FILE, MemberState
 from border0.control.push.events import CommandReceived
 from border0.errors import ConfigError
 from border0.keys import load_private_key, public_key
@@ -21,6 +21,9 @@ from border0.node.config import ClientConfig
 from border0.node.followed import EXPIRED, LOCKED, STRANGER, News, Place, configure
 from border0.processes.addresses import own_endpoints
 from border0.processes.clienttunnel import ClientTunnel
+
+FINAL = frozenset((LOCKED, EXPIRED, *STRANGER))  # words after which no news will come
+ANSWER_SECONDS = 5.0  # how long such a word is an answer, before somebody asks again
 
 log = Logger(namespace="border0.client")
 
@@ -48,6 +51,9 @@ class Following:
         self.tunnel: ClientTunnel | None = None
         self._waiting: Deferred[None] | None = None
         self._said = ""
+        self._connected = False
+        self._node = self._node_file()
+        self._began = reactor.seconds()
 
     def config(self) -> ClientConfig:
         """What this device may reach now."""
@@ -66,6 +72,7 @@ class Following:
         It also fires when the control plane sends this device away: there will be no news then.
         """
         self.tunnel = tunnel
+        tunnel.outdated = self._outdated
         waiting = self._waiting = Deferred()
         timer = self.reactor.callLater(patience, self._settled)
 
@@ -99,10 +106,28 @@ class Following:
                 log.warn("{why}", why=config.refusal)
             else:
                 log.info("this device may reach {count} services", count=len(config.services))
-        self.tunnel.install(config)
-        self._report()
-        if follower.synced or follower.refusal in (LOCKED, EXPIRED, *STRANGER):
+        if config != self.tunnel.config:
+            self.tunnel.install(config)
+        if follower.connected != self._connected:
+            self._connected = follower.connected
+            self._report()  # of the network that we are in now
+        if follower.synced or follower.refusal in FINAL:
             self._settled()
+
+    def _outdated(self) -> str:
+        """Why another process should ask the control plane, or follow another one."""
+        if self._node_file() != self._node:
+            return "this device has joined anew"
+        late = self.reactor.seconds() - self._began > ANSWER_SECONDS
+        if self.follower.refusal in FINAL and late:
+            return "the control plane is asked again"
+        return ""
+
+    def _node_file(self) -> bytes:
+        try:
+            return (self.place.folder / NODE_FILE).read_bytes()
+        except OSError:
+            return b""
 
     def _report(self) -> None:
         assert self.tunnel is not None

@@ -7,7 +7,7 @@ end of the TCP connections is our own stack.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from border0.netstack.stack import Stack
 from border0.node import advice
 from border0.node.choice import Choice, Review
 from border0.node.config import ClientConfig, ConnectorEntry, load
-from border0.node.localapi import TunnelError
+from border0.node.localapi import Superseded, TunnelError
 from border0.node.names import Target, find
 from border0.node.splice import Leg
 from border0.processes.places import locate, places
@@ -80,6 +80,8 @@ class ClientTunnel:
         self._opening: dict[str, list[float]] = {}  # since when new ones wait
         self._waiters: list[Deferred[None]] = []
         self._reviewing: Any = None
+        # Why whoever follows must be made anew, "" while it need not.
+        self.outdated: Callable[[], str] = lambda: ""
         self._follow({}, config)
 
     def start(self) -> None:
@@ -100,6 +102,8 @@ class ClientTunnel:
     def refresh(self) -> None:
         """Follow the file when it changed; raises why nothing can be reached, if so."""
         if self.config.followed:
+            if outdated := self.outdated():
+                raise Superseded(outdated)
             if self.config.refusal:
                 raise TunnelError(self.config.refusal, "config")
             return
