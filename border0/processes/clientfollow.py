@@ -19,10 +19,11 @@ from border0.errors import ConfigError
 from border0.keys import load_private_key, public_key
 from border0.node.config import ClientConfig
 from border0.node.followed import EXPIRED, LOCKED, STRANGER, News, Place, configure
-from border0.processes.addresses import own_endpoints
+from border0.processes.addresses import local_endpoints
 from border0.processes.clienttunnel import ClientTunnel
 
 FINAL = frozenset((LOCKED, EXPIRED, *STRANGER))  # words after which no news will come
+REPORT_SECONDS = 30.0  # how often the addresses of this machine are looked at
 ANSWER_SECONDS = 5.0  # how long such a word is an answer, before somebody asks again
 
 log = Logger(namespace="border0.client")
@@ -51,7 +52,7 @@ class Following:
         self.tunnel: ClientTunnel | None = None
         self._waiting: Deferred[None] | None = None
         self._said = ""
-        self._connected = False
+        self._reporting: Any = None
         self._node = self._node_file()
         self._began = reactor.seconds()
 
@@ -89,6 +90,9 @@ class Following:
     def stop(self) -> Any:
         """Say good-bye; fires when the connection is gone."""
         self._settled()
+        if self._reporting is not None:
+            self._reporting.cancel()
+            self._reporting = None
         return maybeDeferred(self.follower.stopService)
 
     def _settled(self) -> None:
@@ -108,9 +112,6 @@ class Following:
                 log.info("this device may reach {count} services", count=len(config.services))
         if config != self.tunnel.config:
             self.tunnel.install(config)
-        if follower.connected != self._connected:
-            self._connected = follower.connected
-            self._report()  # of the network that we are in now
         if follower.synced or follower.refusal in FINAL:
             self._settled()
 
@@ -130,10 +131,18 @@ class Following:
             return b""
 
     def _report(self) -> None:
+        """Tell where this device is, now and again: a machine that moves has other addresses."""
         assert self.tunnel is not None
-        port = self.tunnel.tunnel.port
-        if port:
-            self.follower.report(own_endpoints(port, self.state.control.is_loopback))
+        self._reporting = self.reactor.callLater(REPORT_SECONDS, self._report)
+        control, network = self.state.control, self.state.network
+        self.follower.report(
+            local_endpoints(
+                self.tunnel.tunnel.port,
+                towards=control.host,
+                loopback=control.is_loopback,
+                without=(network.devices_v4, network.devices_v6),
+            )
+        )
 
     def _command(self, command: CommandReceived) -> None:
         self.follower.answer(command.id, False, "a device takes no commands")
