@@ -53,6 +53,7 @@ class Following:
         self._waiting: Deferred[None] | None = None
         self._said = ""
         self._reporting: Any = None
+        self._patience: Any = None
         self._node = self._node_file()
         self._began = reactor.seconds()
 
@@ -75,28 +76,23 @@ class Following:
         self.tunnel = tunnel
         tunnel.outdated = self._outdated
         waiting = self._waiting = Deferred()
-        timer = self.reactor.callLater(patience, self._settled)
-
-        def stop(result: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        waiting.addBoth(stop)
+        self._patience = self.reactor.callLater(patience, self._settled)
         self._report()
         self.follower.startService()
         return waiting
 
     def stop(self) -> Any:
         """Say good-bye; fires when the connection is gone."""
-        self._settled()
-        if self._reporting is not None:
-            self._reporting.cancel()
-            self._reporting = None
+        self._waiting = None  # nobody shall begin to serve now
+        for call in (self._reporting, self._patience):
+            if call is not None and call.active():
+                call.cancel()
         return maybeDeferred(self.follower.stopService)
 
     def _settled(self) -> None:
         waiting, self._waiting = self._waiting, None
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
         if waiting is not None:
             waiting.callback(None)
 

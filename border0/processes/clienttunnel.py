@@ -21,7 +21,7 @@ from border0.netstack.adapters.endpoints import StackClientEndpoint
 from border0.netstack.stack import Stack
 from border0.node import advice
 from border0.node.choice import Choice, Review
-from border0.node.config import ClientConfig, ConnectorEntry, load
+from border0.node.config import ClientConfig, ConnectorEntry, follows, load
 from border0.node.localapi import Superseded, TunnelError
 from border0.node.names import Target, find
 from border0.node.splice import Leg
@@ -100,16 +100,22 @@ class ClientTunnel:
     # What there is
 
     def refresh(self) -> None:
-        """Follow the file when it changed; raises why nothing can be reached, if so."""
+        """Follow the file when it changed.
+
+        Raises Border0Error why nothing can be reached, or Superseded when another process must.
+        """
+        stamp = _stamp(self.config.file)
         if self.config.followed:
-            if outdated := self.outdated():
+            outdated = "its file has changed" if stamp != self._stamp else self.outdated()
+            if outdated:
                 raise Superseded(outdated)
             if self.config.refusal:
                 raise TunnelError(self.config.refusal, "config")
             return
-        stamp = _stamp(self.config.file)
         if stamp == self._stamp:
             return
+        if follows(self.config.file):
+            raise Superseded("a control plane says now what there is")
         config = load(self.config.file)
         if load_private_key(config.private_key_file, create=False) != self.private_key:
             raise TunnelError(

@@ -68,6 +68,10 @@ class Following(SynchronousTestCase):
         error = self.assertRaises(TunnelError, self.tunnel.refresh)
         self.assertIn("border0 client stop", str(error))
 
+    def test_a_control_plane_needs_a_new_agent(self) -> None:
+        (self.home / "client.toml").write_text("[control]\n")
+        self.assertRaises(Superseded, self.tunnel.refresh)
+
     def test_an_unknown_name_fails_without_a_packet(self) -> None:
         self.assertRaises(UnknownName, self.tunnel.connect, "shop", None, None)
 
