@@ -37,6 +37,7 @@ LAPTOP, LAB = identifier("laptop"), identifier("lab")
 
 class Case(Member):
     def setUp(self) -> Any:
+        self.tunnels: dict[str, Tunnel] = {}
         # A local socket's path is short.
         self.home = Path(tempfile.mkdtemp(prefix="b0home-"))
         self.addCleanup(shutil.rmtree, self.home, ignore_errors=True)
@@ -87,20 +88,21 @@ class Case(Member):
         StackServerEndpoint(tunnel.driver, "", 80).listen(factory)
         device.add_peer(self.key, allowed_ips=["100.64.0.2/32"])
         tunnel.startService()
-        self.addCleanup(tunnel.stopService)
+        self.addCleanup(lambda: tunnel.running and tunnel.stopService())
+        self.tunnels[name] = tunnel
         self.plane.org.publish(
             "node", identifier(name), role="connector", name=name, addresses=[],
             public_key=b64encode(device.public_key).decode(),
         )  # fmt: skip
-        self.where = f"127.0.0.1:{tunnel.port}"
         return device
 
     async def reporting(self, name: str = "lab") -> Any:
         """The connector's own membership, which tells where it is."""
+        where = f"127.0.0.1:{self.tunnels[name].port}" if name in self.tunnels else "127.0.0.1:1"
         self.plane.codes["b0i_lab"] = identifier(name)
         state = await self.joined(code="b0i_lab", name=name, folder=self.base / name)
         follower = self.follower(state)
-        follower.report(["192.0.2.1:9", self.where])
+        follower.report(["192.0.2.1:9", where])
         follower.startService()
         await self.waiter.until(lambda: follower.synced)
         return follower
@@ -170,7 +172,6 @@ class InProcess(Followed):
         self.assertEqual(other.endpoints(LAPTOP)[0], f"127.0.0.1:{tunnel.tunnel.port}")
 
     async def reporting_only(self) -> Any:
-        self.where = "127.0.0.1:1"
         self.plane.org.publish(
             "node", LAB, role="connector", name="lab", addresses=[],
             public_key=b64encode(bytes(range(32))).decode(),
@@ -355,6 +356,22 @@ class Commands(Case):
         await self.hosts("web")
         told = await self.client("tcp", "web", "--stdio", given=b"who?")
         self.assertEqual(told, ("lab", "", 0))
+
+    async def test_a_connector_that_dies_is_left_for_another(self) -> None:
+        await self.enrolled()
+        for name in ("lab", "hq"):
+            self.connector(name)
+        self.served("web", 1, "lab", "hq")
+        self.approve()
+        self.plane.publish()
+        for name in ("lab", "hq"):
+            await self.reporting(name)
+        await self.hosts("web")
+        first, err, code = await self.client("tcp", "web", "--stdio", given=b"who?")
+        self.assertIn(first, ("lab", "hq"), err)
+        self.tunnels[first].stopService()
+        other, err, code = await self.client("tcp", "web", "--stdio", given=b"who?")
+        self.assertEqual(({first, other}, code), ({"lab", "hq"}, 0), err)
 
     async def test_without_a_control_plane(self) -> None:
         await self.at_work()
