@@ -38,6 +38,7 @@ from border0.control.store import (
     organisations,
     policies,
     service_accounts,
+    sessions,
     sockets,
     users,
 )
@@ -164,9 +165,8 @@ class ControlPlane(SynchronousTestCase):
         self.nodes = FakeNodes()
         self.desk = Desk(self.store, self.nodes)  # type: ignore[arg-type]
         self.wire()
-        self.table = Table()
+        self.table = self.new_table()
         self.register(self.table, self.desk)
-        self.calls = 0
         self.api = ApiResource(
             self.table,
             guard=Guard([HOST]),
@@ -178,6 +178,10 @@ class ControlPlane(SynchronousTestCase):
         root = Resource()
         root.putChild(b"api", self.api)
         self.site = ApiSite(root, self.clock)
+
+    def new_table(self) -> Table:
+        """The table that routes are put into."""
+        return Table()
 
     def wire(self) -> None:
         """Make what sign-in offers to routes."""
@@ -269,6 +273,8 @@ class ControlPlane(SynchronousTestCase):
                 return sockets.create(
                     tx, name=name, socket_type="http", port=80, upstream_configuration={}
                 )
+            if kind == "session":
+                return self.make_session(tx, name)
             if kind == "token":
                 robot = service_accounts.find(tx.connection, tx.org, "robot")
                 assert robot is not None
@@ -284,6 +290,12 @@ class ControlPlane(SynchronousTestCase):
 
         made: str = self.write(change, org).id
         return made
+
+    @staticmethod
+    def make_session(tx: Tx, name: str) -> sessions.Session:
+        session = sessions.Session(tx.new_id(), tx.now, socket=name)
+        sessions.report(tx, session)
+        return session
 
     @staticmethod
     def make_device(tx: Tx, name: str, user: str | None = None, **more: Any) -> devices.Device:
