@@ -151,7 +151,7 @@ class ControlPlane(SynchronousTestCase):
         raise NotImplementedError
 
     def setUp(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.clock = Clock()
         filled = populated()
