@@ -102,18 +102,23 @@ class FakeNodes:
 
 
 class Populated(NamedTuple):
-    path: Path
+    url: str
     users: dict[str, str]
     callers: dict[str, Principal]
 
 
 @cache
 def populated() -> Populated:
-    """A database with two organisations, made once, and who is in it."""
+    """A database in a file, made once."""
     folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    filled = Populated(folder / "control.db", {}, {})
-    database = Database(f"sqlite:///{filled.path}", clock=lambda: START)
+    return populate(f"sqlite:///{folder}/control.db")
+
+
+def populate(url: str) -> Populated:
+    """Put two organisations into an empty database; who is in them."""
+    filled = Populated(url, {}, {})
+    database = Database(url, clock=lambda: START)
     database.open()
     for org, name in ((ACME, "acme"), (OTHER, "other")):
         change = Change(lambda tx, name=name: _populate(tx, name, filled), org, "test")
@@ -154,11 +159,10 @@ class ControlPlane(SynchronousTestCase):
         self.folder = folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.clock = Clock()
-        filled = populated()
+        filled = self.filled(folder)
         self.users = dict(filled.users)
         self.callers = dict(filled.callers)
-        shutil.copy(filled.path, folder / "control.db")
-        self.database = Database(f"sqlite:///{folder}/control.db", clock=self.now)
+        self.database = Database(filled.url, clock=self.now)
         self.addCleanup(self.database.close)
         self.database.open()
         self.store = DirectStore(self.database)
@@ -178,6 +182,12 @@ class ControlPlane(SynchronousTestCase):
         root = Resource()
         root.putChild(b"api", self.api)
         self.site = ApiSite(root, self.clock)
+
+    def filled(self, folder: Path) -> Populated:
+        """A populated database of this test's own."""
+        made = populated()
+        shutil.copy(made.url.removeprefix("sqlite:///"), folder / "control.db")
+        return made._replace(url=f"sqlite:///{folder}/control.db")
 
     def new_table(self) -> Table:
         """The table that routes are put into."""

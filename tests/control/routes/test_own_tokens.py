@@ -12,6 +12,7 @@ from tests.support.signin import now_of
 class OwnTokens(AccountCase):
     def own(self, who: str = "owner@acme", **body: Any) -> str:
         """A token as signing in makes one."""
+        self.clock.advance(1)
         principal = self.callers[who]
         made = self.tokens.issue(
             kind="user",
