@@ -27,19 +27,14 @@ ANSWER_LIMIT = 16 << 20
 MESSAGE_LIMIT = 600
 PAGE = 200
 PAGES_LIMIT = 10_000
-DENIED = 3
 
 
 class ApiError(Border0Error):
-    """The control plane refused: its status, its stable code and its sentence, fit for a terminal.
-
-    `exit_status` is 3 when the caller may not, else 1.
-    """
+    """The control plane refused: its status, its stable code, and a sentence fit for a terminal."""
 
     def __init__(self, status: int, code: str, message: str, advice: str = "") -> None:
         super().__init__(f"{message}; {advice}" if advice else message)
         self.status, self.code, self.message = status, code, message
-        self.exit_status = DENIED if status in (401, 403) else 1
 
 
 class Reply:
@@ -56,9 +51,10 @@ def read_url(text: str) -> tuple[str, str, int]:
 
     :raises ConfigError: not HTTPS, or more than an address.
     """
-    url = text.strip().rstrip("/").removesuffix(PREFIX)
+    url = text.strip()
+    url = (url if "://" in url else f"https://{url}").rstrip("/").removesuffix(PREFIX)
     try:
-        parts = urlsplit(url if "://" in url else f"https://{url}")
+        parts = urlsplit(url)
         host, port = parts.hostname, parts.port or 443
     except ValueError as error:
         raise ConfigError(f"{text}: {error}") from None
@@ -78,7 +74,7 @@ def path(*parts: str) -> str:
 
 @contextmanager
 def missing(listing: str) -> Iterator[None]:
-    """Where "no such …" is about something else than what the command is about."""
+    """Where "no such ..." is about something else than what the command is about."""
     try:
         yield
     except ApiError as error:
@@ -96,7 +92,7 @@ class Client:
         authority: whom to believe, PEM; None: the system's store.
         token: None for the routes that take none.
         sign_in: what to type when the token is no longer good.
-        listing: the command that lists what the caller names, for "no such …".
+        listing: the command that lists what the caller names, for "no such ...".
     """
 
     def __init__(
@@ -143,7 +139,7 @@ class Client:
         for _ in range(PAGES_LIMIT):
             asked = {**query, "limit": min(PAGE, left) if limit else PAGE}
             body = self.get(path, **asked, **({"cursor": cursor} if cursor else {})).body
-            items = body.get("items", body.get("list"))
+            items = body.get("list", body.get("items"))  # with a list, "items" may be a number
             page = body.get("pagination")
             following = page.get("next_cursor") if isinstance(page, dict) else None
             following = following or body.get("next_cursor")

@@ -1,4 +1,4 @@
-"""`border0 connector …`: run one here, join one to an organisation, or look after all of them."""
+"""`border0 connector ...`: run one here, join one to an organisation, or look after all of them."""
 
 import argparse
 import os
@@ -111,9 +111,10 @@ def join(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     """Print what this machine's connector is."""
     from border0.cli import connector_join
+    from border0.connector.membership import FOLDER
 
     folder = connector_join.state_dir(Path(options.config))
-    return membership.status(options, folder / membership.CONTROL, "connector join URL CODE")
+    return membership.status(options, folder / FOLDER, "connector join URL CODE")
 
 
 def ls(options: argparse.Namespace) -> int:

@@ -19,24 +19,26 @@ private_key_file = {key}
 
 [control]
 url = {url}
-ca = {ca}
-"""
+{ca}"""
 _KEY, _STATE = "connector.key", "state"
 
 
 def run(options: argparse.Namespace) -> int:
     """Join; a file that is there and follows a control plane is kept."""
     # Here, as this brings Conch.
+    from border0.connector.membership import FOLDER
+    from border0.control.member.state import make_folder
     from border0.proxies.ssh.adapters.hostkeys import HostKeys
 
     file = Path(options.config)
     key, state_dir = _places(file, options.url)
+    make_folder(state_dir)
     host_key = HostKeys(state_dir / "ssh").lines()[0]
     state = membership.join(
         options,
         "connector",
         key=key,
-        folder=state_dir / membership.CONTROL,
+        folder=state_dir / FOLDER,
         ssh_host_key=host_key,
     )
     if not file.exists():
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
                 port="" if port is None else f"listen_port = {port}\n",
                 state=membership.quoted(_STATE),
                 url=membership.quoted(state.url),
-                ca=membership.quoted(state.ca),
+                ca=f"ca = {membership.quoted(state.ca)}\n" if state.ca else "",
             ),
         )
     following = "border0 connector start"

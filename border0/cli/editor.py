@@ -51,7 +51,7 @@ def _run(path: Path) -> None:
         status = subprocess.call([*words, str(path)])
     except (OSError, IndexError):
         raise Border0Error(
-            f"cannot run the editor {' '.join(words)!r}; name yours: EDITOR=nano border0 …"
+            f"cannot run the editor {' '.join(words)!r}; name yours: EDITOR=nano border0 ..."
         ) from None
     if status:
         raise Border0Error(f"the editor ended with status {status}; your text is in {path}")

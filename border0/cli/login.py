@@ -9,7 +9,6 @@ import argparse
 import re
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 from border0.cli import command, format
@@ -81,15 +80,7 @@ def run(options: argparse.Namespace) -> int:
     return command.done(options, facts, text)
 
 
-def confirm(
-    client: Any,
-    name: str,
-    purpose: str,
-    *,
-    json: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> dict[str, Any]:
+def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict[str, Any]:
     """Ask for a code, show it, and wait until it was confirmed; what came back.
 
     :raises Border0Error: denied, or too late.
@@ -108,10 +99,10 @@ def confirm(
     command.say(f"Open {page}")
     command.say(f"and confirm the code {code}. Waiting; Ctrl-C gives up.")
     interval = seconds(started.get("interval"), INTERVAL)
-    deadline = clock() + min(seconds(started.get("expires_in"), 600.0), LONGEST_WAIT)
+    deadline = time.monotonic() + min(seconds(started.get("expires_in"), 600.0), LONGEST_WAIT)
     body = {"device_code": str(started.get("device_code", "")), "public_key": key}
-    while clock() < deadline:
-        sleep(interval)
+    while time.monotonic() < deadline:
+        time.sleep(interval)
         answer = client.post("/device_authorizations/poll", body)
         status = answer.get("status")
         if status == "approved":

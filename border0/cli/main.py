@@ -15,6 +15,7 @@ NOUNS = (
     "client",
     "node",
     "connector",
+    "control",
     "socket",
     "policy",
     "device",
@@ -70,13 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except Border0Error as error:
         print(f"border0: {error}", file=sys.stderr)
-        # 2 for a command line that cannot be meant, 3 for what one may not do
-        return int(getattr(error, "exit_status", 1))
+        return status_of(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def status_of(error: Border0Error) -> int:
+    """2 for a command line that cannot be meant, 3 for what one may not do, else 1."""
+    # an answer of a control plane has its HTTP status
+    denied = getattr(error, "status", 0) in (401, 403)
+    return int(getattr(error, "exit_status", 3 if denied else 1))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`border0 socket ls|create|show|update|delete`: the services of the organisation."""
 
 import argparse
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -252,18 +253,31 @@ def _replace(value: dict[str, Any], old: str, new: str) -> None:
             value[name] = new
 
 
-def _references(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [found for inner in value.values() for found in _references(inner)]
-    return [value] if isinstance(value, str) and value.startswith("from:") else []
+def _needs(value: Any) -> tuple[list[str], list[str]]:
+    """What the connector's owner must permit: references, and upstreams on its own machine."""
+    secrets, allow = [], []
+    for inner in value.values() if isinstance(value, dict) else []:
+        if isinstance(inner, dict):
+            more = _needs(inner)
+            secrets += more[0]
+            allow += more[1]
+        elif isinstance(inner, str) and inner.startswith("from:"):
+            secrets.append(inner.removeprefix("from:"))
+    host = str(value.get("hostname", ""))
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        shown = f"[{host}]" if ":" in host else host
+        allow.append(f"{shown}:{value.get('port')}" if value.get("port") else host)
+    return secrets, allow
 
 
 def _advise(made: Mapping[str, Any], body: Mapping[str, Any]) -> None:
     """What is still to be done before somebody gets in."""
-    found = sorted(set(_references(body.get("upstream_configuration"))))
-    if found:
-        names = ", ".join(f'"{one.removeprefix("from:")}"' for one in found)
-        command.say(f"The connector's own file must permit it: [local] secrets = [{names}]")
+    secrets, allow = _needs(body.get("upstream_configuration") or {})
+    if secrets or allow:
+        command.say("The connector's own file must permit it, below [local]:")
+    for name, values in (("allow", allow), ("secrets", secrets)):
+        if values:
+            command.say(f"  {name} = {json.dumps(sorted(set(values)))}")
     if not listed(made, "connectors"):
         command.say("Nobody serves it yet: border0 connector invite NAME, then socket update.")
     if not listed(made, "policies"):

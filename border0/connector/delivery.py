@@ -34,7 +34,7 @@ class Delivery(Service):
     """Follows the audit files of a state folder while it runs.
 
     :param send: sends a batch of lines, joined by line feeds; fires with the server's answer,
-        however long it takes (`PushClient.send_records`). Called again only after that.
+        however long it takes (a `RecordSender`). Called again only after that.
     :param uniform: random numbers from 0 to 1, for the back-off after a refusal.
     """
 

@@ -176,6 +176,10 @@ class Followed:
             except Border0Error as error:
                 self.refusals[id] = str(error)
                 continue
+            except Exception:
+                log.failure("socket {name} cannot be read", name=name)
+                self.refusals[id] = "its configuration cannot be read; the connector's log says why"
+                continue
             self._attach(entry, policies, now)
             found.append(entry)
         return found

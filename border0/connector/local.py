@@ -148,8 +148,10 @@ def _upstreams(text: str) -> list[tuple[Network, int | None]]:
     """`127.0.0.1`, `127.0.0.1:5432`, `[::1]:5432`, `127.0.0.0/8`, `localhost:80`; [] = none."""
     host, port = text, None
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        digits = rest.removeprefix(":") if rest.startswith(":") else rest
+        host, bracket, rest = text[1:].partition("]")
+        digits = rest.removeprefix(":")
+        if not bracket or (rest and not rest.startswith(":")):
+            return []
     elif text.count(":") == 1:
         host, _, digits = text.partition(":")
     else:

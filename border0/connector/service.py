@@ -11,12 +11,14 @@ from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
 
 from border0.audit.adapters.store import RecordStore
 from border0.connector.admission import Doorkeeper, Sessions, Underlay, same_service, select
 from border0.connector.config import ConnectorConfig, SocketEntry
 from border0.connector.directory import Directory
 from border0.connector.upstreams import TcpUpstream
+from border0.errors import Border0Error
 from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.adapters.endpoints import StackServerEndpoint
 from border0.policy.sql.adapter import ParserProcess
@@ -35,6 +37,9 @@ from border0.proxies.tcp.adapter import TcpFactory
 GONE = "the service is not served here any more"
 CHANGED = "the service has changed"
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
+
+
+log = Logger(namespace="border0.connector")
 
 
 class StoreService(Service):
@@ -111,6 +116,7 @@ class ConnectorService(MultiService):
         self.driver: StackDriver
         self._addresses: frozenset[bytes] = frozenset()
         self._doorkeepers: dict[str, Doorkeeper] = {}
+        self.broken: dict[str, str] = {}  # why sockets are not served, by name
         self._ssh_keys: HostKeys | None = None
         self._locate(config)
 
@@ -127,7 +133,10 @@ class ConnectorService(MultiService):
         """Take the stack's driver and make one proxy for each socket."""
         self.driver = driver
         for socket in self.config.sockets:
-            self._add(socket)
+            if self.config.control is None:
+                self._add(socket)
+            else:
+                self._try(socket)
 
     def _add(self, socket: SocketEntry) -> None:
         doorkeeper = Doorkeeper(
@@ -140,8 +149,8 @@ class ConnectorService(MultiService):
             self.sessions,
             self.config.id,
         )
-        self._doorkeepers[socket.name] = doorkeeper
         factory = self._factory(socket, doorkeeper)
+        self._doorkeepers[socket.name] = doorkeeper
         ProxyService(self.driver, socket, factory).setServiceParent(self)
 
     def _factory(self, socket: SocketEntry, admit: Doorkeeper) -> Any:
@@ -189,21 +198,33 @@ class ConnectorService(MultiService):
         self.config, self.directory = config, Directory(config.devices)
         self.store.org = config.org
         self._locate(config)
+        self.broken = {}
         for name, socket in old.items():
-            if new.get(name) is None or not same_service(new[name], socket):
+            if name in self._doorkeepers and (
+                new.get(name) is None or not same_service(new[name], socket)
+            ):
                 proxy = self.getServiceNamed(f"proxy:{name}")
                 proxy.reason = GONE if new.get(name) is None else CHANGED
                 proxy.disownServiceParent()
                 del self._doorkeepers[name]
-        for name, socket in new.items():
-            doorkeeper = self._doorkeepers.get(name)
-            if doorkeeper is None:
-                self._add(socket)
-            else:
-                doorkeeper.socket = socket
-                doorkeeper.policies = select(socket, config.policies)
-                doorkeeper.directory = self.directory
+        for name, doorkeeper in self._doorkeepers.items():
+            doorkeeper.socket = new[name]
+            doorkeeper.policies = select(new[name], config.policies)
+            doorkeeper.directory = self.directory
         self.review()
+        for name, socket in new.items():
+            if name not in self._doorkeepers:
+                self._try(socket)
+
+    def _try(self, socket: SocketEntry) -> None:
+        """Serve one more socket; what is wrong with it is no other socket's trouble."""
+        try:
+            self._add(socket)
+        except Exception as error:
+            if not isinstance(error, Border0Error):
+                log.failure("socket {name} cannot be served", name=socket.name)
+            self._doorkeepers.pop(socket.name, None)
+            self.broken[socket.name] = str(error) or type(error).__name__
 
     def review(self, *, conditional: bool = False) -> None:
         """End every live session that would not be let in now.

@@ -27,7 +27,7 @@ from border0.control.config import WILDCARDS, ControlConfig
 from border0.control.fleet import Fleet
 from border0.control.keyring import Keyring
 from border0.control.push.adapters.server import push_resource
-from border0.control.routes import register_all
+from border0.control.routes import registry
 from border0.control.routes.desk import Desk
 from border0.control.routes.owned import owns
 from border0.control.signin import routes as signin_routes
@@ -192,7 +192,7 @@ class ControlPlane(MultiService):
         table = Table()
         signin_routes.register(table, grants, self._complete, self.config.url)
         enrol.register(table, desk, self.fleet.settled, self.fleet.signers)
-        register_all(table, desk)
+        registry.register(table, desk, tokens=self.tokens, base_url=self.config.url, pin=self.pin)
         api = ApiResource(
             table,
             guard=guard,

@@ -1,62 +1,80 @@
-"""This machine's own addresses, as other machines may reach them.
+"""The addresses of this machine at which devices may find its WireGuard port.
 
-Source: Linux proc(5) /proc/net/fib_trie and /proc/net/if_inet6; elsewhere what the system would
-send from (a connected UDP socket sends nothing).
+The one from which packets would leave towards the control plane comes first. On Linux
+`/proc/net/fib_trie` and `/proc/net/if_inet6` list all others. Addresses that others see (behind a
+NAT) are not known here.
 """
 
 import re
 import socket
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from collections.abc import Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
-LIMIT = 16  # what a node may report
-# Documentation prefixes: nobody is there, and the default route leads to them.
-_FAR = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
-_TRIE = Path("/proc/net/fib_trie")
-_INET6 = Path("/proc/net/if_inet6")
+from border0.tables import Address, Network
+
+MAXIMUM = 16
+_TRIE = re.compile(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL")
+_PROC = Path("/proc/net")
 
 
-def own_endpoints(port: int, loopback: bool) -> list[str]:
-    """`address:port` for each address of this machine, that of the default route first.
+def local_endpoints(
+    port: int, *, towards: str, loopback: bool, listen: str = "", without: Iterable[Network] = ()
+) -> list[str]:
+    """`address:port` texts, best first, at most 16.
 
-    :param loopback: also 127.0.0.1; without any other address it is there anyway.
+    :param towards: the control plane's host.
+    :param loopback: whether the control plane is on this machine: then 127.0.0.1 comes first.
+    :param listen: the one address that the port is bound to, "" = all.
+    :param without: prefixes of the tunnel itself.
     """
-    found = [one for one in dict.fromkeys(_addresses()) if _useful(one)]
-    if loopback or not found:
-        found = [IPv4Address("127.0.0.1"), *found[: LIMIT - 1]]
-    return [f"[{one}]:{port}" if one.version == 6 else f"{one}:{port}" for one in found[:LIMIT]]
+    if listen:
+        return [_text(ip_address(listen), port)]
+    found = towards_addresses(towards) + listed()
+    inside = list(without)
+    good = [
+        each
+        for each in dict.fromkeys(found)
+        if not (each.is_loopback or each.is_link_local or each.is_multicast or each.is_unspecified)
+        and not any(each.version == one.version and each in one for one in inside)
+    ]
+    good.sort(key=lambda each: each.version)
+    if loopback or not good:
+        good.insert(0, ip_address("127.0.0.1"))
+    return [_text(each, port) for each in good[:MAXIMUM]]
 
 
-def _useful(address: IPv4Address | IPv6Address) -> bool:
-    return not (
-        address.is_loopback
-        or address.is_link_local
-        or address.is_multicast
-        or address.is_unspecified
-    )
-
-
-def _addresses() -> list[IPv4Address | IPv6Address]:
-    found: list[IPv4Address | IPv6Address] = []
-    for family, far in _FAR:
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((far, 9))
-                found.append(ip_address(probe.getsockname()[0]))
-        except (OSError, ValueError):
-            continue  # no route of this family
-    local = re.findall(r"\|-- ([0-9.]+)\n\s+/32 host LOCAL", _read(_TRIE))
-    found += [ip_address(text) for text in local]
-    for line in _read(_INET6).splitlines():
-        try:
-            found.append(IPv6Address(bytes.fromhex(line.split()[0])))
-        except (ValueError, IndexError):
-            continue
+def listed(folder: Path = _PROC) -> list[Address]:
+    """What Linux lists; empty elsewhere."""
+    found: list[Address] = []
+    try:
+        found += [
+            ip_address(text) for text in _TRIE.findall((folder / "fib_trie").read_text("ascii"))
+        ]
+        for line in (folder / "if_inet6").read_text("ascii").splitlines():
+            found.append(ip_address(bytes.fromhex(line.split()[0])))
+    except (OSError, ValueError, IndexError):
+        pass
     return found
 
 
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("ascii")
-    except (OSError, UnicodeDecodeError):
-        return ""
+def towards_addresses(host: str) -> list[Address]:
+    """Where packets to an IP address would leave from; nothing is sent. A name is not looked up."""
+    found: list[Address] = []
+    for family, probe in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            known = ip_address(host)
+            target = host if (known.version == 6) == (family == socket.AF_INET6) else probe
+        except ValueError:
+            target = probe
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as prober:
+                prober.connect((target, 9))
+                found.append(ip_address(prober.getsockname()[0].partition("%")[0]))
+        except OSError:
+            continue  # no such family or no route
+    return found
+
+
+def _text(address: Address, port: int) -> str:
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

@@ -19,7 +19,7 @@ from border0.errors import ConfigError
 from border0.keys import load_private_key, public_key
 from border0.node.config import ClientConfig
 from border0.node.followed import EXPIRED, LOCKED, STRANGER, News, Place, configure
-from border0.processes.addresses import own_endpoints
+from border0.processes.addresses import local_endpoints
 from border0.processes.clienttunnel import ClientTunnel
 
 log = Logger(namespace="border0.client")
@@ -108,7 +108,13 @@ class Following:
         assert self.tunnel is not None
         port = self.tunnel.tunnel.port
         if port:
-            self.follower.report(own_endpoints(port, self.state.control.is_loopback))
+            where, network = self.state.control, self.follower.network
+            inside = (network.devices_v4, network.devices_v6)
+            self.follower.report(
+                local_endpoints(
+                    port, towards=where.host, loopback=where.is_loopback, without=inside
+                )
+            )
 
     def _command(self, command: CommandReceived) -> None:
         self.follower.answer(command.id, False, "a device takes no commands")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
@@ -21,13 +21,14 @@ from zope.interface import implementer
 
 from border0 import __version__
 from border0._build_info import build_info
-from border0.connector.config import ConnectorConfig, load
+from border0.connector.config import ConnectorConfig, DeviceEntry, load
 from border0.connector.service import ConnectorService
 from border0.errors import Border0Error
 from border0.keys import decode_key, encode_key, load_private_key
 from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
 from border0.processes import logs
+from border0.processes.following import ControlClient
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.lock import FolderLock
@@ -77,6 +78,10 @@ class Options(usage.Options):
             self._exit(str(error), 1)
         if self["validate"]:
             config = self.loaded
+            if config.control is not None:
+                where = config.control.url
+                print(f"{config.file}: fine: connector {config.name!r} that follows {where}")
+                raise SystemExit(0)
             counts = (
                 f"{len(config.devices)} devices, {len(config.sockets)} sockets, "
                 f"{len(config.policies)} policies"
@@ -104,7 +109,13 @@ class ConnectorProcess(MultiService):
         self.device = Device(
             private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=config.mtu
         )
-        self.connector = ConnectorService(reactor, config, self.underlay)
+        self.control: ControlClient | None = None
+        where = self.underlay
+        if config.control is not None:
+            self.control = ControlClient(reactor, config, self.device.public_key, self.underlay)
+            self.config = config = self.control.config
+            where = self.control.address_of
+        self.connector = ConnectorService(reactor, config, where)
         self.stack = Stack(
             mtu=config.mtu,
             random_bytes=os.urandom,
@@ -124,6 +135,12 @@ class ConnectorProcess(MultiService):
         self.connector.parser_service.setServiceParent(self)
         self.tunnel.setServiceParent(self)
         self.connector.setServiceParent(self)
+        if self.control is not None:
+            self.control.connector = self.connector
+            self.control.apply = self.apply
+            self.control.flush = self.tunnel.driver.flush
+            self.control.port = lambda: self.tunnel.port
+            self.control.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
         """Bring our log observer along when twistd adopts us."""
@@ -139,16 +156,21 @@ class ConnectorProcess(MultiService):
         wanted = {device.public_key: device for device in config.devices}
         before = {device.public_key: device for device in self.config.devices}
         for key in list(self.device.peers):
-            if wanted.get(key) != before.get(key):
+            if key not in wanted or not same_peer(wanted[key], before.get(key)):
                 self.device.remove_peer(key)
         for key, device in wanted.items():
-            if key in self.device.peers:
+            peer = self.device.peers.get(key)
+            if peer is not None:
+                peer.name = device.name
                 continue
             secret = device.preshared_key
             preshared = bytes(32) if secret is None else decode_key(secret.reveal().strip())
-            self.device.add_peer(
-                key, preshared_key=preshared, allowed_ips=device.addresses, name=device.name
-            )
+            try:
+                self.device.add_peer(
+                    key, preshared_key=preshared, allowed_ips=device.addresses, name=device.name
+                )
+            except ValueError as error:  # one device's useless key is no other's trouble
+                log.error("device {name}: {why}", name=device.name, why=str(error))
 
     def underlay(self, public_key: bytes) -> tuple[str, float] | None:
         """A device's outside address and the age in seconds of its newest authenticated packet."""
@@ -193,7 +215,11 @@ class ConnectorProcess(MultiService):
         if self.connector.running:
             self.connector.disownServiceParent()
             self.tunnel.driver.flush()
+        left: Deferred[Any] = succeed(None)
+        if self.control is not None and self.control.running:
+            left = maybeDeferred(self.control.disownServiceParent)
         drained: Deferred[Any] = deferLater(self.reactor, DRAIN_SECONDS)
+        drained.addCallback(lambda _: left)
         return drained.addCallback(lambda _: self._stop_rest())
 
     def _stop_rest(self) -> Any:
@@ -208,7 +234,22 @@ class ConnectorProcess(MultiService):
         )
         return done
 
+    def apply(self, config: ConnectorConfig) -> None:
+        """Make a configuration the one in force.
+
+        Sessions end first, and say so, while the devices that they belong to still have keys.
+        """
+        self.connector.reconfigure(config)
+        self.tunnel.driver.flush()
+        self._install_peers(config)
+        self.config = config
+
     def _apply(self, config: ConnectorConfig) -> None:
+        if (config.control is None) != (self.control is None):
+            log.error("configuration not changed: [control] came or went; start again for that")
+            return
+        if self.control is not None:
+            config = self.control.reload(config)
         for name in (
             "listen_address",
             "listen_port",
@@ -220,9 +261,9 @@ class ConnectorProcess(MultiService):
         ):
             if getattr(config, name) != getattr(self.config, name):
                 log.warn("{name} changed: takes effect at the next start", name=name)
-        self._install_peers(config)
-        self.config = config
-        self.connector.reconfigure(config)
+        self.apply(config)
+        if self.control is not None:
+            self.control.tell_refusals()
         log.info("configuration read again")
 
     def _refused(self, failure: Any) -> None:
@@ -233,6 +274,8 @@ class ConnectorProcess(MultiService):
     def problems(self) -> list[str]:
         """Why the connector is not ready."""
         found = [] if self.tunnel.port else ["the WireGuard port is not bound"]
+        if self.control is not None:
+            found += self.control.problems()
         return found + self.connector.problems()
 
     def metrics(self) -> list[Metric]:
@@ -247,6 +290,14 @@ class ConnectorProcess(MultiService):
             ("border0_wireguard_sent_bytes_total", "To devices.", "counter", sent),
             *self.connector.metrics(),
         ]
+
+
+def same_peer(device: DeviceEntry, before: DeviceEntry | None) -> bool:
+    """Whether two entries are one WireGuard peer; whose it is makes no difference to its keys."""
+    return before is not None and (device.preshared_key, device.addresses) == (
+        before.preshared_key,
+        before.addresses,
+    )
 
 
 def makeService(options: Options) -> Service:

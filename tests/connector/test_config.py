@@ -66,7 +66,6 @@ MISTAKES = [
     ('name = "lab"', 'name = "lab"\nmtu = 900', "900 is not between 1280 and 9000"),
     ('name = "lab"', 'name = "lab"\nlisten_address = "here"', "'here' is not an IP address"),
     ("[connector]", "[conector]", "connector"),
-    ("[connector]", "[contrl]\nurl = 'x'\n[connector]", "did you mean 'control'?"),
     ("[connector]", "[control]\nurl = 'x'\n[connector]", "no address of a control plane"),
     ("[connector]", "[control]\nurl = 'https://c'\n[connector]", "the control plane says it"),
     (f'public_key = "{KEY}"', 'public_key = "abc"', "expected a WireGuard public key"),

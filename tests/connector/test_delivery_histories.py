@@ -30,6 +30,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from border0.connector import journal
 from border0.connector.delivery import Delivery
 from border0.control.push import upload
+from border0.control.push.adapters.records import RecordSender
 from border0.control.push.client import MapClient
 from border0.control.push.events import Recorded
 from tests.control.push.worlds import Line, Server, Shelf, State
@@ -44,7 +45,7 @@ class Connector:
         self.clock = Clock()
         self.machine = MapClient("n1", lambda message: bytes(64))
         self.calls: list[tuple[Callable[[], Any], Deferred[Any]]] = []
-        self.answer: Deferred[Recorded] | None = None
+        self.sender = RecordSender(lambda call: call(self.machine, self.now))
         self.now = 0.0
         self.delivery = Delivery(
             self.clock, state, self.send, uniform=lambda: 0.5, in_thread=self.in_thread
@@ -57,18 +58,12 @@ class Connector:
         return done
 
     def send(self, text: str) -> Deferred[Recorded]:
-        """What `PushClient.send_records` does."""
         assert len(text) <= journal.BATCH or "\n" not in text
-        self.machine.send_records(text, self.now)
-        self.answer = Deferred()
-        return self.answer
+        return self.sender(text)
 
     def turn(self) -> None:
         """Tell what was answered, and do what was asked of the thread."""
-        for event in self.machine.take_events():
-            if isinstance(event, Recorded) and self.answer is not None:
-                answer, self.answer = self.answer, None
-                answer.callback(event)
+        self.sender.happened(self.machine.take_events())
         calls, self.calls = self.calls, []
         for call, done in calls:
             maybeDeferred(call).chainDeferred(done)
@@ -110,6 +105,11 @@ class Histories(RuleBasedStateMachine):
         with (self.audit / name).open("ab") as opened:
             opened.write(data)
 
+    @rule(count=few, size=st.sampled_from([0, 5, 60, 300]), late=st.booleans(), then=few)
+    def write_and_go_on(self, count: int, size: int, late: bool, then: int) -> None:
+        self.write(count, size, late)
+        self.go_on(then, "prompt")
+
     @rule(count=few, size=st.sampled_from([0, 5, 60, 300]), late=st.booleans())
     def write(self, count: int, size: int, late: bool) -> None:
         self.finish()
@@ -142,26 +142,27 @@ class Histories(RuleBasedStateMachine):
     # -- the folder ---------------------------------------------------------------------------
 
     @precondition(lambda self: self.written and not self.half)
-    @rule(at=st.integers(0, 9))
+    @rule(at=st.integers(0, 9), what=st.sampled_from(["old", "copy", "part", "none", "all"]))
+    def lose_files(self, at: int, what: str) -> None:
+        if what == "all":
+            shutil.rmtree(self.audit)
+            self.written.clear()
+        elif what == "old":
+            self.remove(at)
+        else:
+            self.restore(at, {"copy": 0.9, "part": 0.5, "none": 0.0}[what])
+
     def remove(self, at: int) -> None:
         name = sorted(self.written)[at % len(self.written)]
         del self.written[name]
         (self.audit / name).unlink()
 
-    @precondition(lambda self: self.written and not self.half)
-    @rule(at=st.integers(0, 9), share=st.sampled_from([0.0, 0.5, 0.9]))
     def restore(self, at: int, share: float) -> None:
         """An older copy of a file: it may grow beyond what it was."""
         name = sorted(self.written)[at % len(self.written)]
         lines = self.written[name]
         del lines[int(len(lines) * share) :]
         (self.audit / name).write_bytes("".join(line + "\n" for line in lines).encode())
-
-    @precondition(lambda self: not self.half)
-    @rule()
-    def lose_the_folder(self) -> None:
-        shutil.rmtree(self.audit, ignore_errors=True)
-        self.written.clear()
 
     # -- the connector and the server ---------------------------------------------------------
 
@@ -221,6 +222,16 @@ class Histories(RuleBasedStateMachine):
         self.connector.turn()
         assert self.line.open, "the rules were broken"
 
+    @rule(times=st.integers(1, 12), mode=st.sampled_from(["prompt", "prompt", "hold", "fail"]))
+    def go_on(self, times: int, mode: str) -> None:
+        """All is well for a while, but perhaps for the store."""
+        self.store(mode, True)
+        if self.line is None:
+            self.connect()
+        for _ in range(times):
+            self.wait(0.5, True)
+            self.in_order()
+
     @rule(seconds=st.sampled_from([0.0, 0.5, 0.5, 3.0, 31.0, 65.0]), settled=st.booleans())
     def wait(self, seconds: float, settled: bool) -> None:
         self.now += seconds
@@ -233,6 +244,7 @@ class Histories(RuleBasedStateMachine):
         self.line.tick(self.now)
         if settled and self.line.open:
             self.line.settle(self.now)
+            self.connector.turn()
         if not self.line.open:
             self.line = None
 
@@ -273,7 +285,7 @@ class Delivered(SynchronousTestCase):
             Histories,
             settings=settings(
                 max_examples=200,
-                stateful_step_count=50,
+                stateful_step_count=40,
                 derandomize=True,
                 database=None,
                 deadline=None,

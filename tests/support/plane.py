@@ -81,10 +81,7 @@ class Plane:
         self.org.revision += 1  # that of the first head
         self.state = State(self.org.revision, self.held())
         self.port: Any = None
-
-    @property
-    def number(self) -> int:
-        return int(self.port.getHost().port)
+        self.number = 0  # of the port, also when it is closed
 
     @property
     def url(self) -> str:
@@ -116,6 +113,7 @@ class Plane:
             reactor, port, server_context(chain, key), interface="127.0.0.1"
         )
         self.port = await endpoint.listen(Site(root))
+        self.number = int(self.port.getHost().port)
 
     async def stop(self) -> None:
         self.driver.stop(0.05)

@@ -206,7 +206,12 @@ class Control:
     start = 1_750_000_000.0
 
     def __init__(
-        self, table: Table | None = None, owns: Any = None, storage: Any = None, **site: Any
+        self,
+        table: Table | None = None,
+        owns: Any = None,
+        storage: Any = None,
+        answers: Any = None,
+        **site: Any,
     ) -> None:
         """`storage`: in place of the one in memory, an `Accounts` that is the rest as well."""
         self.clock = Clock()
@@ -234,6 +239,7 @@ class Control:
             audit=self._record,
             clock=self.now,
             owns=owns,
+            answers=answers,
         )
         root = Resource()
         root.putChild(b"api", self.api)

@@ -11,7 +11,7 @@ Not here: what a record is and where it goes; both are the caller's.
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -26,6 +26,11 @@ Store = Callable[[str, str], "Deferred[Any]"]
 """(node, text): fires when the records are stored; a text that it fires with is told the node."""
 
 log = Logger()
+
+
+def no_store(node: str, text: str) -> "Deferred[Any]":
+    """Where nobody takes records."""
+    return fail(Border0Error("records are not taken here"))
 
 
 class _Upload:
@@ -70,7 +75,7 @@ class Intake:
     """All batches of one hub.
 
     :param store: takes the text of a batch.
-    :param wake: called when there are answers that `take_answers` gives.
+    :param wake: called when there are answers for `flush`.
     """
 
     def __init__(self, store: Store, wake: Callable[[], None]) -> None:
@@ -85,10 +90,11 @@ class Intake:
         """Whether there are answers to send."""
         return bool(self._answers)
 
-    def take_answers(self) -> list[tuple[NodeSession, wire.Recorded]]:
-        """What is to be sent now."""
+    def flush(self, now: float) -> None:
+        """Send the answers, also where the transport is full: one small frame for each batch."""
         answers, self._answers = self._answers, []
-        return answers
+        for session, answer in answers:
+            session.send(wire.encode(answer), now)
 
     def receive(self, session: NodeSession, message: wire.Records, now: float) -> None:
         """A part from an attached node.
@@ -100,6 +106,7 @@ class Intake:
             upload = self._uploads[session.node] = _Upload(session)
         upload.take(message, now)
         self._next(session.node)
+        self.flush(now)
 
     def forget(self, session: NodeSession) -> None:
         """The connection is gone: what is not being stored comes again on the next one."""

@@ -14,17 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred
 
 from border0.control.push import messages as wire
 from border0.control.push.changelog import ChangeLog
 from border0.control.push.commands import MAX_COMMANDS, Commands
-from border0.control.push.intake import Intake
+from border0.control.push.intake import Intake, no_store
 from border0.control.push.maphash import text
 from border0.control.push.messages import Key, ProtocolError
 from border0.control.push.session import NodeSession, PieceCache, View
 from border0.control.push.softstate import SoftState
-from border0.errors import Border0Error
 
 FIRST_FLUSH = 0.05  # seconds from the first change of a burst
 FLUSH_INTERVAL = 0.2  # seconds between flushes while changes go on
@@ -68,7 +67,7 @@ class Hub:
         self.applied: Callable[[str, int], None] = _nothing  # node, revision
         self.seen: Callable[[str, bool, str], None] = _nothing  # node, online, address
         self.status: Callable[[str, dict[str, str]], None] = _nothing  # node, why by socket
-        self.records: Callable[[str, str], Deferred[Any]] = _no_store  # node, lines; fires: stored
+        self.records: Callable[[str, str], Deferred[Any]] = no_store  # node, lines; fires: stored
         self._view = view
         self._peers = peers
         self._intake = Intake(
@@ -274,7 +273,6 @@ class Hub:
             self.report(session.node, message.endpoints, now)
         elif isinstance(message, wire.Records):
             self._intake.receive(session, message, now)
-            self._answer_records(now)
         elif isinstance(message, wire.Status):
             self.status(session.node, message.refusals)
         elif isinstance(message, wire.Resync):
@@ -283,11 +281,6 @@ class Hub:
             self.detach(session, now)
         elif isinstance(message, wire.Hello):
             raise ProtocolError("a second hello")
-
-    def _answer_records(self, now: float) -> None:
-        for session, answer in self._intake.take_answers():
-            # Also when the transport is full: it is one small frame, until the next batch.
-            session.send(wire.encode(answer), now)
 
     def _resync(self, session: NodeSession, message: wire.Resync, now: float) -> None:
         self.counts["resync"] += 1
@@ -309,7 +302,7 @@ class Hub:
 
     def expire(self, now: float) -> None:
         """Flush what is due; keep alive, drop the silent, forget what is old."""
-        self._answer_records(now)
+        self._intake.flush(now)
         if self._due is not None and now >= self._due:
             self._due = None
             self._flushed = now
@@ -400,7 +393,3 @@ class Hub:
 
 def _nothing(*_: object) -> None:
     pass
-
-
-def _no_store(node: str, text: str) -> Deferred[Any]:
-    return fail(Border0Error("records are not taken here"))

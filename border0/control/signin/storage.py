@@ -129,6 +129,8 @@ class SqlSignIn:
         def set_up(tx: Tx) -> Account | None:
             if not setup_links.spend(tx, link, now):
                 return None
+            # It locks the organisation's row: two links of one user, in two processes, take turns.
+            _ = tx.revision
             user = _whom(tx, found.account, login, name)
             if user is None:
                 return None

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from border0.control.push import intake, upload
 from border0.control.push import messages as wire
+from border0.control.push.adapters.records import RecordSender
 from border0.control.push.client import MapClient, status_of
 from border0.control.push.events import Bye, Event, Recorded
 from border0.control.push.messages import ProtocolError
@@ -272,20 +273,25 @@ class OverTls(TestCase):
         self.stage = PushStage(folder, State(7, {}))
         self.stage.server.hub.records = self.shelf.store
         self.addCleanup(lambda: Deferred.fromCoroutine(self.stage.stop()))
-        self.client: Any = self.stage.node("n1", self.waiter)
+        self.client: Any = self.stage.node("n1", self.happened)
+        self.send = RecordSender(self.client.act)
         self.addCleanup(lambda: self.client.running and self.client.stopService())
+
+    def happened(self, events: list[Event]) -> None:
+        self.send.happened(events)
+        self.waiter(events)
 
     async def test_batches_one_after_the_other_and_a_server_that_restarts(self) -> None:
         self.client.startService()
         text = lines(0, 2000, 400)
-        answer = await self.client.send_records(text)
+        answer = await self.send(text)
         self.assertEqual((answer.batch, answer.ok), (1, True))
         self.assertEqual("\n".join(self.shelf.lines.values()), text)
-        answer = await self.client.send_records(lines(2000, 1))
+        answer = await self.send(lines(2000, 1))
         self.assertTrue(answer.ok)
 
         self.shelf.mode = "hold"
-        waiting = self.client.send_records(lines(3000, 2000, 400))
+        waiting = self.send(lines(3000, 2000, 400))
         await self.waiter.until(lambda: self.shelf.held)
         port = self.stage.number
         await self.stage.stop()
@@ -299,7 +305,7 @@ class OverTls(TestCase):
     async def test_a_late_answer_is_sent_by_the_driver(self) -> None:
         self.client.startService()
         self.shelf.mode = "hold"
-        waiting = self.client.send_records(lines(0, 1))
+        waiting = self.send(lines(0, 1))
         await self.waiter.until(lambda: self.shelf.held)
         self.shelf.settle(True)
         (call,) = [c for c in reactor.getDelayedCalls() if "HubDriver._expire" in str(c)]

@@ -23,7 +23,7 @@ from twisted.python.failure import Failure
 
 from border0.control.push import messages as wire
 from border0.control.push.client import MapClient, backoff
-from border0.control.push.events import Bye, Event, Recorded
+from border0.control.push.events import Bye, Event
 from border0.control.push.messages import ProtocolError
 
 STEADY = 10.0  # seconds after which a lost connection counts as the first loss again
@@ -109,7 +109,6 @@ class PushClient(Service):
         self._again: IDelayedCall | None = None
         self._timer: IDelayedCall | None = None
         self._stopped: Deferred[None] | None = None
-        self._recorded: Deferred[Recorded] | None = None
 
     def startService(self) -> None:
         """Connect now, and again after each loss."""
@@ -133,19 +132,9 @@ class PushClient(Service):
         return self._stopped
 
     def act(self, call: Callable[[MapClient, float], None]) -> None:
-        """Let the machine do something (report, answer) and keep its deadlines."""
+        """Let the machine do something (report, answer, …) and keep its deadlines."""
         call(self.machine, self._now())
         self._after()
-
-    def send_records(self, text: str) -> "Deferred[Recorded]":
-        """Send a batch of record lines; fires with the answer, however many connections it takes.
-
-        :raises ValueError: the last one is not answered yet, or this one is empty or too long.
-        """
-        self.machine.send_records(text, self._now())
-        answer = self._recorded = Deferred()
-        self._after()
-        return answer
 
     def pause_reading(self) -> None:
         """Take nothing more from the connection for now."""
@@ -217,10 +206,6 @@ class PushClient(Service):
         if deadline is not None and self.running:
             delay = max(0.0, deadline - self._now())
             self._timer = self.reactor.callLater(delay, self._expire)
-        for event in events:
-            if isinstance(event, Recorded) and self._recorded is not None:
-                answer, self._recorded = self._recorded, None
-                answer.callback(event)  # which may send the next batch
 
     def _expire(self) -> None:
         self._timer = None
