@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from border0.control.api.routes import Table
-from border0.control.routes import administration, register_all
+from border0.control.routes import registry
 from border0.control.routes.desk import Desk
 from tests.support.controlplane import PIN, URL, ControlPlane
 from tests.support.routematrix import RouteMatrix
@@ -15,8 +15,7 @@ class Everything(RouteMatrix, ControlPlane):
     deeper = frozenset(("PUT /organizations/iam/user/{user:text}",))
 
     def register(self, table: Table, desk: Desk) -> None:
-        register_all(table, desk)
-        administration.register(table, desk, tokens=self.tokens, base_url=URL, pin=PIN)
+        registry.register(table, desk, tokens=self.tokens, base_url=URL, pin=PIN)
 
     def test_the_places_are_found(self) -> None:
         places = {(case.route.name, case.foreign) for case in self.cases()}
