@@ -37,6 +37,27 @@ TEXTS = {
 }
 
 
+BAD: tuple[Any, ...] = (
+    None,
+    "",
+    "\0",
+    "a\0b",
+    "\u2028",
+    "\U0001f4a9",
+    "x" * 70_000,
+    -1,
+    10**18,
+    10**40,
+    1.5,
+    True,
+    [],
+    {},
+    ["\0"],
+    [[]],
+    {"\0": {"x": []}},
+)
+
+
 class CountingTable(Table):
     """Counts the handlers that ran."""
 
@@ -192,6 +213,32 @@ class RouteMatrix(Base):
                     self.assertIn(shown[0], (404, 422) if allowed else (403,), label)
             after = self.read(lambda connection: position(connection, OTHER))
             self.assertEqual(after, before, route.name)
+
+    def test_bad_values_are_no_errors_of_the_server(self) -> None:
+        for case in self.cases():
+            if case.foreign or case.body is None:
+                continue
+            for field in case.body:
+                for bad in BAD:
+                    body = {**case.body, field: bad}
+                    response, _ = self.ask(case._replace(body=body), "owner@acme")
+                    label = f"{case.route.name} {field}={str(bad)[:40]!r}: {response.raw!r}"
+                    self.assertNotIn(response.status, (500, 503, 0), label)
+            for body in ([], None, "x", 1, [case.body]):
+                response, _ = self.ask(case._replace(body=body), "owner@acme")
+                self.assertIn(response.status, (400, 415, 422), case.route.name)
+
+    def test_bad_queries_are_no_errors_of_the_server(self) -> None:
+        for case in self.cases():
+            if case.foreign or case.route.query is None:
+                continue
+            path = case.path.partition("?")[0]
+            for field in case.route.query.__struct_fields__:
+                for bad in ("", "%00", "%ff", "%f0%9f%92%a9", "'", "-1", "9" * 40, "x" * 2000):
+                    asked = case._replace(path=f"{path}?{field}={bad}")
+                    response, _ = self.ask(asked, "owner@acme")
+                    label = f"{asked.path[:80]}: {response.raw!r}"
+                    self.assertNotIn(response.status, (500, 503, 0), label)
 
     def refusal(self, case: Case, role: str) -> tuple[int, Any]:
         response, _ = self.ask(case, f"{role}@acme")

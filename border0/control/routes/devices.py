@@ -171,7 +171,11 @@ def register(table: Table, desk: Desk) -> None:
         """Delete a device; its addresses rest for 30 days."""
 
         def change(tx: Tx) -> None:
-            devices.remove(tx, _find(tx.connection, call).id, call.expected)
+            device = _find(tx.connection, call)
+            if call.own_only and device.locked:
+                # Deleted, it could join again, and the lock would be gone.
+                raise forbidden("this device is locked: ask an administrator")
+            devices.remove(tx, device.id, call.expected)
 
         await desk.change(call, change)
 
