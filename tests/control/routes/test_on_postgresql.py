@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.control.routes import test_endings, test_groups, test_service_accounts, test_users
+from tests.control.routes import (
+    test_endings,
+    test_groups,
+    test_matrix,
+    test_service_accounts,
+    test_users,
+)
 from tests.control.store.case import OnPostgreSQL, needs_postgresql
 from tests.support.controlplane import Populated, populate
 
@@ -37,3 +43,8 @@ class Groups(Filled, test_groups.Groups):
 @needs_postgresql
 class Accounts(Filled, test_service_accounts.Accounts):
     """Roles and the tokens that end with them."""
+
+
+@needs_postgresql
+class Matrix(Filled, test_matrix.Everything):
+    """Every route: what one database takes and the other does not shows here."""
