@@ -70,6 +70,8 @@ def ls(options: argparse.Namespace) -> int:
 def _state(item: Mapping[str, Any]) -> str:
     if item.get("revoked"):
         return "revoked"
+    if format.is_past(text(item, "expires_at")):
+        return "expired"
     return "this one" if item.get("current") else "live"
 
 
