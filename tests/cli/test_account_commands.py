@@ -593,7 +593,7 @@ class People(SignedIn):
             f"GET {where}/ci": ci,
             f"DELETE {where}/ci": (204, None),
             f"POST {where}/ci/tokens": (200, {"id": ids[1], "name": "deploy", "token": "b0s_once"}),
-            "GET /tokens": {"items": tokens},
+            "GET /tokens": {"items": [*tokens, {**tokens[0], "id": "old", "revoked": True}]},
             "POST /tokens": (201, {**tokens[0], "token": "b0u_once"}),
             f"DELETE /token/{ids[1]}": (204, None),
         }
@@ -612,6 +612,8 @@ class People(SignedIn):
         self.assertTrue(lines[1].startswith("aaaaaaaa-1  "), lines)
         self.assertIn("this one", lines[1])
         self.assertEqual(self.ask("token", "ls", "--json").objects, tokens)
+        self.assertEqual(len(self.ask("token", "ls", "--all").lines), 4)
+        self.assertEqual(self.ask("token", "ls", "--limit", "1", "--json").objects, tokens[:1])
         self.fails("token", "revoke", "aaaa", says="2 tokens have aaaa")
         self.assertEqual(self.ask("token", "revoke", "aaaaaaaa-2").lines, ["Revoked deploy of ci."])
         self.ask("service-account", "delete", "ci")
