@@ -15,6 +15,7 @@ from border0.control.api.idempotency import (
     reused,
 )
 from border0.control.store import answers
+from border0.control.store.errors import Duplicate
 from border0.control.store.store import Store
 
 PER_CALLER = 4096
@@ -52,6 +53,8 @@ class SqlAnswers:
                 actor=ACTOR,
             )
             running = found is None
+        except Duplicate:
+            raise in_progress() from None  # another process was first, by a moment
         finally:
             if not running:
                 self._running.discard((caller, key))

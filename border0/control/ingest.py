@@ -8,7 +8,7 @@ plane does.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -49,7 +49,7 @@ class Ingested(NamedTuple):
     refused: list[Refusal]
 
 
-def ingest(tx: Tx, connector_id: str, lines: Iterable[str]) -> Ingested:
+def ingest(tx: Tx, connector_id: str, lines: Sequence[str]) -> Ingested:
     """Store a batch of records of one of the organisation's connectors, with what they tell.
 
     :param connector_id: who sent them, as its push connection proved.
@@ -64,8 +64,7 @@ def ingest(tx: Tx, connector_id: str, lines: Iterable[str]) -> Ingested:
         try:
             row = audit_events.columns(line, tx.org)
             batch.check(row)
-            event = json.loads(line)
-            batch.tell(row, event)
+            batch.tell(row)
         except Invalid as error:
             refused.append(Refusal(number, str(error)))
         else:
@@ -95,11 +94,12 @@ class _Batch:
         if session and not self._is_mine(session):
             raise Invalid("the session is another connector's")
 
-    def tell(self, row: dict[str, Any], event: dict[str, Any]) -> None:
+    def tell(self, row: dict[str, Any]) -> None:
         """Store what a session's start or end says."""
         kind, session = row["type"], row["session"]
         if not session or kind not in ("session.start", "session.end"):
             return
+        event = json.loads(row["line"])
         start = row["at"]
         ended = None
         if kind == "session.end":

@@ -102,7 +102,7 @@ def kept(given: dict[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
 
     :raises ApiError: 422.
     """
-    if given == shown(present):
+    if {"service_type": present.get("service_type"), **given} == shown(present):
         return dict(present)
     refuse_hidden(given)
     return given

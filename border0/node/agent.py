@@ -24,6 +24,7 @@ from border0.errors import Border0Error
 from border0.node.localapi import (
     MAXIMUM_LINE,
     LocalAddress,
+    Superseded,
     TunnelError,
     UnknownName,
     decode,
@@ -199,6 +200,10 @@ class LocalConnection(Leg):
                 self.agent.reactor.callLater(0, self.agent.leave)
             else:
                 self._refuse("this agent does not know that request; it is of another version")
+        except Superseded as error:
+            log.info("leaving: {why}", why=str(error))
+            self.abort()  # without an answer, so that another agent is started
+            self.agent.reactor.callLater(0, self.agent.leave)
         except Border0Error:
             self._refuse_error(Failure())
 
@@ -292,6 +297,12 @@ class LocalConnection(Leg):
 
     def explain(self, reason: Failure, ended: bool) -> str:
         """Why the tunnel's connection broke, and what to do."""
+        try:
+            self.agent.dialer.refresh()
+        except TunnelError as error:
+            return f"the connection to {self.service} was broken off: {error}"
+        except Border0Error:
+            pass  # a mistake in the file breaks no connection
         why = lost_reason(reason) or "it was reset"
         if ended:
             return f"{self.service} closed the connection before it took everything"

@@ -37,7 +37,7 @@ from border0.tables import Address, Table, read_toml
 
 # With these words the control plane sends a node away for good.
 LOCKED, EXPIRED = "locked", "expired"
-STRANGER = frozenset(("unknown", "identity", "signature"))
+STRANGER = frozenset(("unknown", "removed", "identity", "signature"))
 
 
 class Member(Protocol):

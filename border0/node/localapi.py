@@ -48,6 +48,10 @@ class UnknownName(Border0Error):
     """A name, address or port that leads nowhere; its text says what to type instead."""
 
 
+class Superseded(Border0Error):
+    """The agent's membership is another now: it leaves, and whoever asked starts a new one."""
+
+
 class NoAgent(Border0Error):
     """Nobody serves the local socket (any more)."""
 

@@ -41,9 +41,9 @@ def run_agent(home: Path, config_file: Path, idle: float) -> int:
     """The agent's life; returns its exit status. What it says first is for who started it."""
     lock: FileLock | None = None
     try:
-        place = find_place(config_file)
-        config = load(config_file) if place is None else None
-        key_file = (config or place).private_key_file  # type: ignore[union-attr]
+        # Who follows is made only when the key is ours: two would overwrite what is saved.
+        basis = find_place(config_file) or load(config_file)
+        key_file = basis.private_key_file
         load_private_key(key_file, create=False)
         lock = FileLock(beside(key_file, ".lock"))
         if not lock.acquire(LOCK_SECONDS):
@@ -58,7 +58,7 @@ def run_agent(home: Path, config_file: Path, idle: float) -> int:
         from twisted.internet import reactor
 
         _log_to(home / "client.log")
-        parts = _Parts(reactor, home, config_file, place, config, idle)
+        parts = _Parts(reactor, home, config_file, basis, idle)
     except (Border0Error, OSError, error.CannotListenError) as problem:
         say(str(problem))
         return 1
@@ -80,19 +80,17 @@ class _Parts:
         reactor: Any,
         home: Path,
         config_file: Path,
-        place: Place | None,
-        config: ClientConfig | None,
+        basis: Place | ClientConfig,
         idle: float,
     ) -> None:
         self.reactor = reactor
         self.following: Following | None = None
-        if place is not None:
+        if isinstance(basis, Place):
             from border0.processes.clientfollow import Following
 
-            self.following = Following(reactor, place)
-            config = self.following.config()
-        assert config is not None
-        self.tunnel = ClientTunnel(reactor, config)
+            self.following = Following(reactor, basis)
+            basis = self.following.config()
+        self.tunnel = ClientTunnel(reactor, basis)
         self.agent = Agent(reactor, home, config_file, self.tunnel, _leave(reactor), idle)
         self.failed = False
         self.tunnel.start()

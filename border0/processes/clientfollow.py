@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
 from border0.control.member.follower import Follower
-from border0.control.member.state import MemberState
+from border0.control.member.state import NODE_FILE, MemberState
 from border0.control.push.events import CommandReceived
 from border0.errors import ConfigError
 from border0.keys import load_private_key, public_key
@@ -21,6 +21,10 @@ from border0.node.config import ClientConfig
 from border0.node.followed import EXPIRED, LOCKED, STRANGER, News, Place, configure
 from border0.processes.addresses import local_endpoints
 from border0.processes.clienttunnel import ClientTunnel
+
+FINAL = frozenset((LOCKED, EXPIRED, *STRANGER))  # words after which no news will come
+REPORT_SECONDS = 30.0  # how often the addresses of this machine are looked at
+ANSWER_SECONDS = 5.0  # how long such a word is an answer, before somebody asks again
 
 log = Logger(namespace="border0.client")
 
@@ -48,6 +52,10 @@ class Following:
         self.tunnel: ClientTunnel | None = None
         self._waiting: Deferred[None] | None = None
         self._said = ""
+        self._reporting: Any = None
+        self._patience: Any = None
+        self._node = self._node_file()
+        self._began = reactor.seconds()
 
     def config(self) -> ClientConfig:
         """What this device may reach now."""
@@ -66,26 +74,25 @@ class Following:
         It also fires when the control plane sends this device away: there will be no news then.
         """
         self.tunnel = tunnel
+        tunnel.outdated = self._outdated
         waiting = self._waiting = Deferred()
-        timer = self.reactor.callLater(patience, self._settled)
-
-        def stop(result: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        waiting.addBoth(stop)
+        self._patience = self.reactor.callLater(patience, self._settled)
         self._report()
         self.follower.startService()
         return waiting
 
     def stop(self) -> Any:
         """Say good-bye; fires when the connection is gone."""
-        self._settled()
+        self._waiting = None  # nobody shall begin to serve now
+        for call in (self._reporting, self._patience):
+            if call is not None and call.active():
+                call.cancel()
         return maybeDeferred(self.follower.stopService)
 
     def _settled(self) -> None:
         waiting, self._waiting = self._waiting, None
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
         if waiting is not None:
             waiting.callback(None)
 
@@ -99,22 +106,39 @@ class Following:
                 log.warn("{why}", why=config.refusal)
             else:
                 log.info("this device may reach {count} services", count=len(config.services))
-        self.tunnel.install(config)
-        self._report()
-        if follower.synced or follower.refusal in (LOCKED, EXPIRED, *STRANGER):
+        if config != self.tunnel.config:
+            self.tunnel.install(config)
+        if follower.synced or follower.refusal in FINAL:
             self._settled()
 
+    def _outdated(self) -> str:
+        """Why another process should ask the control plane, or follow another one."""
+        if self._node_file() != self._node:
+            return "this device has joined anew"
+        late = self.reactor.seconds() - self._began > ANSWER_SECONDS
+        if self.follower.refusal in FINAL and late:
+            return "the control plane is asked again"
+        return ""
+
+    def _node_file(self) -> bytes:
+        try:
+            return (self.place.folder / NODE_FILE).read_bytes()
+        except OSError:
+            return b""
+
     def _report(self) -> None:
+        """Tell where this device is, now and again: a machine that moves has other addresses."""
         assert self.tunnel is not None
-        port = self.tunnel.tunnel.port
-        if port:
-            where, network = self.state.control, self.follower.network
-            inside = (network.devices_v4, network.devices_v6)
-            self.follower.report(
-                local_endpoints(
-                    port, towards=where.host, loopback=where.is_loopback, without=inside
-                )
+        self._reporting = self.reactor.callLater(REPORT_SECONDS, self._report)
+        control, network = self.state.control, self.state.network
+        self.follower.report(
+            local_endpoints(
+                self.tunnel.tunnel.port,
+                towards=control.host,
+                loopback=control.is_loopback,
+                without=(network.devices_v4, network.devices_v6),
             )
+        )
 
     def _command(self, command: CommandReceived) -> None:
         self.follower.answer(command.id, False, "a device takes no commands")

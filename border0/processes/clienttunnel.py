@@ -7,7 +7,7 @@ end of the TCP connections is our own stack.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from border0.netstack.adapters.endpoints import StackClientEndpoint
 from border0.netstack.stack import Stack
 from border0.node import advice
 from border0.node.choice import Choice, Review
-from border0.node.config import ClientConfig, ConnectorEntry, load
-from border0.node.localapi import TunnelError
+from border0.node.config import ClientConfig, ConnectorEntry, follows, load
+from border0.node.localapi import Superseded, TunnelError
 from border0.node.names import Target, find
 from border0.node.splice import Leg
 from border0.processes.places import locate, places
@@ -80,6 +80,8 @@ class ClientTunnel:
         self._opening: dict[str, list[float]] = {}  # since when new ones wait
         self._waiters: list[Deferred[None]] = []
         self._reviewing: Any = None
+        # Why whoever follows must be made anew, "" while it need not.
+        self.outdated: Callable[[], str] = lambda: ""
         self._follow({}, config)
 
     def start(self) -> None:
@@ -98,14 +100,22 @@ class ClientTunnel:
     # What there is
 
     def refresh(self) -> None:
-        """Follow the file when it changed; raises why nothing can be reached, if so."""
+        """Follow the file when it changed.
+
+        Raises Border0Error why nothing can be reached, or Superseded when another process must.
+        """
+        stamp = _stamp(self.config.file)
         if self.config.followed:
+            outdated = "its file has changed" if stamp != self._stamp else self.outdated()
+            if outdated:
+                raise Superseded(outdated)
             if self.config.refusal:
                 raise TunnelError(self.config.refusal, "config")
             return
-        stamp = _stamp(self.config.file)
         if stamp == self._stamp:
             return
+        if follows(self.config.file):
+            raise Superseded("a control plane says now what there is")
         config = load(self.config.file)
         if load_private_key(config.private_key_file, create=False) != self.private_key:
             raise TunnelError(

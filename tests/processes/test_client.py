@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.errors import ConfigError
 from border0.keys import generate_private_key, write_private_key
 from border0.node.agent import Agent, LocalConnection
 from border0.node.config import load
-from border0.node.localapi import TunnelError, UnknownName
+from border0.node.localapi import Superseded, TunnelError, UnknownName
 from border0.processes.client import ClientTunnel
 from tests.node.test_config import EXAMPLE, KEYS
 from tests.support.connector import render
@@ -66,6 +68,10 @@ class Following(SynchronousTestCase):
         error = self.assertRaises(TunnelError, self.tunnel.refresh)
         self.assertIn("border0 client stop", str(error))
 
+    def test_a_control_plane_needs_a_new_agent(self) -> None:
+        (self.home / "client.toml").write_text("[control]\n")
+        self.assertRaises(Superseded, self.tunnel.refresh)
+
     def test_an_unknown_name_fails_without_a_packet(self) -> None:
         self.assertRaises(UnknownName, self.tunnel.connect, "shop", None, None)
 
@@ -75,9 +81,11 @@ class FakeDialer:
         self.dialed: list[tuple[str, int | None]] = []
         self.answer: Deferred[Any] = Deferred()
         self.cancelled = False
+        self.problem: Exception | None = None
 
     def refresh(self) -> None:
-        pass
+        if self.problem is not None:
+            raise self.problem
 
     def connect(self, name: str, port: int | None, leg: Any) -> "Deferred[Any]":
         def cancel(_: object) -> None:
@@ -135,6 +143,28 @@ class Requests(SynchronousTestCase):
     def test_another_file_is_refused(self) -> None:
         _, wire = self.connection({"ride": True, "config": "/y/client.toml"})
         self.assertIn("border0 client stop", self.said(wire)["error"])
+
+    def test_a_refusal_is_told_to_riders_and_for_streams_that_break(self) -> None:
+        _rider, wire = self.connection({"ride": True, "config": "/x/client.toml"})
+        number = self.said(wire)["rider"]
+        stream, _ = self.connection({"connect": "echo", "port": None, "rider": number})
+        self.dialer.problem = TunnelError("this device is locked", "config")
+        _, wire = self.connection({"ride": True, "config": "/x/client.toml"})
+        answer = self.said(wire)
+        self.assertEqual((answer["error"], answer["kind"]), ("this device is locked", "config"))
+        told = stream.explain(Failure(ConnectionAborted()), False)
+        self.assertEqual(told, "the connection to echo was broken off: this device is locked")
+        self.dialer.problem = ConfigError("a mistake in the file")
+        told = stream.explain(Failure(ConnectionAborted()), False)
+        self.assertIn("a policy may refuse it", told)
+
+    def test_one_that_is_superseded_leaves_without_an_answer(self) -> None:
+        self.dialer.problem = Superseded("this device has joined anew")
+        _, wire = self.connection({"ride": True, "config": "/x/client.toml"})
+        self.assertTrue(wire.disconnected)
+        self.assertEqual((wire.value(), self.left), (b"", 0))
+        self.clock.advance(0)
+        self.assertEqual(self.left, 1)
 
     def test_a_stream_needs_a_rider(self) -> None:
         _, wire = self.connection({"connect": "echo", "port": None, "rider": 7})

@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from border0.keys import generate_private_key, write_private_key
 from border0.node.config import ClientConfig, ConnectorEntry, ServiceEntry
-from border0.node.localapi import TunnelError, UnknownName
+from border0.node.localapi import Superseded, TunnelError, UnknownName
 from border0.prefixes import Network4And6
 from border0.processes.clienttunnel import CONNECT_SECONDS, ClientTunnel
 from tests.support.fakenet import FakeConnector, Listener, Net, start
@@ -221,6 +221,16 @@ class Changing(Case):
         self.tunnel.install(self.config({"web": ["a", "b"]}))
         self.tunnel.refresh()
         self.assertEqual(self.who(self.connected()), "a")
+
+    def test_a_file_or_a_membership_that_changes_needs_a_new_agent(self) -> None:
+        self.tunnel.outdated = lambda: "joined anew"
+        self.assertRaises(Superseded, self.tunnel.refresh)
+        self.tunnel.outdated = lambda: ""
+        self.tunnel.refresh()
+        file = self.key.with_name("client.toml")
+        file.write_text("[control]\n")
+        self.tunnel.config.file = file
+        self.assertRaises(Superseded, self.tunnel.refresh)
 
     def test_a_service_without_a_connector(self) -> None:
         self.tunnel.install(self.config({"web": ["a"], "dark": []}))

@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -244,7 +247,7 @@ class Following(Stage):
         self.people()
         process = await self.started()
         await process.stopService()
-        contact = self.base / "state" / "control" / "contact.json"
+        contact = self.base / "state" / "connector" / "contact.json"
         data = json.loads(contact.read_text())
         contact.write_text(json.dumps({**data, "last": data["last"] - 7200.0}))
         port = self.plane.number
@@ -345,6 +348,37 @@ class OnlyPeopleAddNodes(Stage):
         self.assertEqual(set(process.device.peers), {self.key("laptop")})
 
 
+class OnlyPeopleChangeGroups(Stage):
+    """A membership by a key that `signers` does not allow for it is none."""
+
+    signers = {
+        "control": tuple(each for each in TYPES if each != "membership"),
+        "people": ("membership",),
+    }
+
+    async def test_its_devices_are_no_peers(self) -> None:
+        self.org.membership("alice", by="people")
+        self.org.node("laptop")
+        self.org.membership("mallory", by="control")
+        self.org.node("intruder", owner=identifier("mallory"), addresses=["100.64.0.3"])
+        self.plane.publish()
+        process = await self.started()
+        self.assertEqual(set(process.device.peers), {self.key("laptop")})
+
+
+class Alone(SynchronousTestCase):
+    def test_without_a_control_plane_its_client_is_not_loaded(self) -> None:
+        program = (
+            "import sys, border0.processes.connector as _; "
+            "print([name for name in ('autobahn', 'treq') if name in sys.modules])"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, env=environment, check=True
+        )
+        self.assertEqual(done.stdout, b"[]\n")
+
+
 class Addresses(SynchronousTestCase):
     def test_what_is_told(self) -> None:
         found = local_endpoints(5, towards="192.0.2.1", loopback=False)
@@ -371,6 +405,7 @@ class Addresses(SynchronousTestCase):
         )
         found = listed(folder)
         self.patch(addresses, "listed", lambda: found)
+        self.patch(addresses, "towards_addresses", lambda host: [])
         network = read_network(Table({}, Path("x"), ""))
         self.assertEqual(
             local_endpoints(

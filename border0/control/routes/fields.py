@@ -1,6 +1,6 @@
 """What bodies, queries and answers of several nouns share: names, times, tags, lists."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -88,37 +88,6 @@ def moment(text: str, field: str) -> float:
 def time_text(at: float | None) -> str | None:
     """A time in an answer."""
     return None if at is None else timestamp(at)
-
-
-TAG_LIMIT = 64
-TagMap = dict[
-    Annotated[str, msgspec.Meta(min_length=1, max_length=128)],
-    Annotated[str, msgspec.Meta(max_length=256)],
-]
-TagList = list[Annotated[str, msgspec.Meta(min_length=1, max_length=385)]]
-
-
-def tag_words(tags: TagMap | TagList) -> list[str]:
-    """Tags as the store keeps them: `key=value`, or `key` for one without a value.
-
-    :raises ApiError: 422.
-    """
-    pairs: Iterable[tuple[str, str]]
-    if isinstance(tags, Mapping):
-        pairs = tags.items()
-    else:
-        pairs = [(key, value) for key, _, value in (word.partition("=") for word in tags)]
-    found = dict(pairs)
-    if len(found) > TAG_LIMIT:
-        raise invalid("tags", f"there are more than {TAG_LIMIT}")
-    if any(not key or "=" in key for key in found):
-        raise invalid("tags", "a tag's key is not empty and has no '='")
-    return sorted(f"{key}={value}" if value else key for key, value in found.items())
-
-
-def tag_map(words: Iterable[str]) -> dict[str, str]:
-    """Tags as answers show them."""
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
 def changed(new: Mapping[str, Any], old: object) -> dict[str, Any]:

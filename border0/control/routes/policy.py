@@ -44,19 +44,29 @@ from border0.policy.parse import parse_policy
 
 TEXT_LIMIT = 64 * 1024
 BODY_LIMIT = 256 * 1024
-Nothing = Annotated[list[dict[str, str]], msgspec.Meta(max_length=0)]
+Rule = Annotated[
+    dict[
+        Annotated[str, msgspec.Meta(min_length=1, max_length=128)],
+        Annotated[str, msgspec.Meta(max_length=256)],
+    ],
+    msgspec.Meta(min_length=1, max_length=16),
+]
+Rules = Annotated[list[Rule], msgspec.Meta(max_length=32)]
 
 
 class PolicyBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A new policy; `comment` is kept with its version, `tag_rules` are not served."""
+    """A new policy; `comment` is kept with its version.
+
+    `tag_rules` choose sockets: all pairs of one of the rules are tags of the socket.
+    """
 
     name: Name
     policy_data: Document
     version: Literal["v2"] = "v2"
     description: Text = ""
     org_wide: bool = False
+    tag_rules: Rules = []
     comment: Line = ""
-    tag_rules: Nothing = []
 
 
 class PolicyChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -67,8 +77,8 @@ class PolicyChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     version: Literal["v2"] = "v2"
     description: Text | UnsetType = UNSET
     org_wide: bool | UnsetType = UNSET
+    tag_rules: Rules | UnsetType = UNSET
     comment: Line = ""
-    tag_rules: Nothing = []
 
 
 class SocketLine(msgspec.Struct, forbid_unknown_fields=True):
@@ -104,6 +114,7 @@ class FindQuery(msgspec.Struct, forbid_unknown_fields=True):
     name: Name
 
 
+_SETTINGS = ("name", "description", "org_wide", "tag_rules")
 find_policy = chosen(policies.get, policies.find, "policy")
 
 
@@ -150,6 +161,7 @@ def register(table: Table, desk: Desk) -> None:
                 text=text,
                 description=body.description,
                 org_wide=body.org_wide,
+                tag_rules=body.tag_rules,
                 comment=body.comment,
             )
             call.target |= {"id": made.id, "name": made.name}
@@ -203,7 +215,7 @@ def register(table: Table, desk: Desk) -> None:
 
         def change(tx: Tx) -> PolicyAnswer:
             old = _aimed(tx, call)
-            given = {name: getattr(body, name) for name in ("name", "description", "org_wide")}
+            given = {name: getattr(body, name) for name in _SETTINGS}
             new = changed({k: v for k, v in given.items() if v is not UNSET}, old)
             made = policies.update(tx, old.id, call.expected, **new)
             names = list(new)

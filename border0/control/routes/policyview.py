@@ -72,7 +72,7 @@ def describe(connection: Connection, org: str, found: list[Policy]) -> list[Poli
             org_wide=one.org_wide,
             policy_data=json.loads(versions[one.id].text),
             socket_ids=attached[one.id],
-            tag_rules=[],
+            tag_rules=one.tag_rules,
             deleted=False,
             version_number=one.current,
             author=names[versions[one.id].author],

@@ -11,10 +11,11 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import Connection
 
 from border0.control import upstreams
-from border0.control.api.errors import invalid
+from border0.control.api.errors import forbidden, invalid
 from border0.control.api.paging import Page, PageQuery
+from border0.control.api.principals import permits
 from border0.control.api.routes import Answer, Call, Table
-from border0.control.effective import ATTACHED_LIMIT, check_limits
+from border0.control.effective import ATTACHED_LIMIT, check_limits, effective_policies
 from border0.control.routes.desk import Desk
 from border0.control.routes.fields import (
     ConnectorId,
@@ -22,18 +23,16 @@ from border0.control.routes.fields import (
     Line,
     Name,
     PolicyId,
-    TagList,
-    TagMap,
     Text,
     changed,
     check_name,
     chosen,
-    tag_words,
 )
 from border0.control.routes.socketview import SocketAnswer, describe, live
 from border0.control.store import attachments, sockets
 from border0.control.store.sockets import Socket
 from border0.control.store.transaction import Tx
+from border0.control.tags import TagList, TagMap, tag_words
 
 BODY_LIMIT = 256 * 1024
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -94,12 +93,21 @@ class ConnectorIds(msgspec.Struct, forbid_unknown_fields=True):
     connector_ids: Connectors
 
 
+POLICY_WRITE = "policy.write"
 find_socket = chosen(sockets.get, sockets.find, "socket")
 
 
 def register(table: Table, desk: Desk) -> None:
     """Put the routes into the table."""
     route = table.route
+
+    def may_attach(call: Call) -> None:
+        """Refuse who may write sockets but not say who uses them.
+
+        :raises ApiError: 403.
+        """
+        if not permits(call.principal, POLICY_WRITE, table.permissions):
+            raise forbidden(f"it needs the permission {POLICY_WRITE}")
 
     def answered(org: str, wanted: SocketAnswer) -> Answer:
         return Answer(live(desk, org, wanted), version=wanted.version)
@@ -129,6 +137,8 @@ def register(table: Table, desk: Desk) -> None:
     async def create(call: Call) -> Answer:
         """Make a socket with an address pair of its own."""
         body: SocketBody = call.body
+        if body.policies:
+            may_attach(call)
         check_name(body.name)
         upstreams.refuse_hidden(body.upstream_configuration)
         upstream = upstreams.check(body.socket_type, body.upstream_configuration)
@@ -185,6 +195,7 @@ def register(table: Table, desk: Desk) -> None:
 
         def change(tx: Tx) -> SocketAnswer:
             old = _aimed(tx, call)
+            before = effective_policies(tx.connection, tx.org, old.id)
             new = _changes(old, body)
             if words is not UNSET:
                 new["tags"] = words
@@ -200,6 +211,8 @@ def register(table: Table, desk: Desk) -> None:
             if body.policies is not UNSET:
                 if attachments.set_policies(tx, old.id, body.policies):
                     names.append("policies")
+            if effective_policies(tx.connection, tx.org, old.id) != before:
+                may_attach(call)  # by name, or by tags that policies ask for
             call.details["changed"] = names
             return describe(tx.connection, tx.org, [made])[0]
 
@@ -213,7 +226,7 @@ def register(table: Table, desk: Desk) -> None:
     @route(
         "PUT",
         "/socket/{socket:text}/policy",
-        permission="policy.write",
+        permission=POLICY_WRITE,
         audit="socket.set_policies",
         body=PolicyActions,
         answer=SocketAnswer,

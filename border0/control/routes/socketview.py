@@ -8,9 +8,10 @@ from sqlalchemy import Connection
 from border0.control import upstreams
 from border0.control.effective import effective_by_socket
 from border0.control.routes.desk import Desk
-from border0.control.routes.fields import tag_map, time_text
+from border0.control.routes.fields import time_text
 from border0.control.store import attachments, connectors, organisations, policies, sockets
 from border0.control.store.sockets import Socket
+from border0.control.tags import tag_map
 
 DOMAIN = "border0.internal"
 
@@ -24,7 +25,7 @@ class ServingConnector(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PolicyInForce(msgspec.Struct, forbid_unknown_fields=True):
-    """A policy that decides about a socket: attached to it, or to all (`org_wide`)."""
+    """A policy in force at a socket: attached, `org_wide`, or neither: chosen by its tags."""
 
     id: str
     name: str

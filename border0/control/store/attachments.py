@@ -64,7 +64,10 @@ def detach(tx: Tx, socket: str, policy: str) -> bool:
 
 
 def all_change(tx: Tx) -> None:
-    """Note that what is in force at every socket changes: an `org_wide` policy comes or goes."""
+    """Note that what is in force at every socket may change: a policy reaches others than before.
+
+    That is one which is `org_wide`, or names sockets by their tags.
+    """
     for socket in tx.connection.execute(select(sockets.c.id).where(sockets.c.org == tx.org)):
         tx.record("attachment", socket[0], "update")
 

@@ -84,7 +84,11 @@ def find(connection: Connection, org: str, name: str) -> Socket | None:
 
 def update(tx: Tx, id: str, version: int | None, **changes: Any) -> Socket:
     """Change what may change: never the addresses. VersionConflict, NotFound, Duplicate."""
-    return _rows.update(tx, id, version, changes)
+    socket = _rows.update(tx, id, version, changes)
+    if "tags" in changes:
+        # Policies may name it by its tags.
+        tx.record("attachment", id, "update")
+    return socket
 
 
 def remove(tx: Tx, id: str, version: int | None = None) -> None:

@@ -1,6 +1,6 @@
 """What cannot be registered, and how paths are matched."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
@@ -8,10 +8,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from border0.control.api.errors import ApiError
 from border0.control.api.guard import Guard
 from border0.control.api.limits import Limiter, Rate, address_key
+from border0.control.api.openapi import describe
 from border0.control.api.paging import decode_cursor, encode_cursor, expected_version
 from border0.control.api.principals import PERMISSIONS, PUBLIC, ROLES, SELF, Principal, excess
 from border0.control.api.resource import ApiResource
 from border0.control.api.routes import Call, Table
+from border0.control.api.schema import document
 from tests.support.sampleroutes import Sample, SocketBody
 
 
@@ -25,6 +27,14 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
 
 class Anything(msgspec.Struct, forbid_unknown_fields=True):
     value: Any
+
+
+class Whole(msgspec.Struct, forbid_unknown_fields=True):
+    value: Annotated[dict[str, Any], document()]
+
+
+class Smuggled(msgspec.Struct, forbid_unknown_fields=True):
+    value: Annotated[Loose, document()]
 
 
 def handler(call: Call) -> None:
@@ -42,6 +52,17 @@ class Registration(SynchronousTestCase):
         for permission in ("", "unknown.read", "socket", "*", "socket.*", None):
             self.refused("GET", "/x", permission=permission)
 
+    def test_a_permission_for_own_things(self) -> None:
+        for own in ("unknown.own", PUBLIC, SELF):
+            self.refused("GET", "/x", permission="device.read", own=own)
+        self.refused("GET", "/x", permission=SELF, own="device.own")
+        rate = Rate(1, 1.0)
+        self.refused("GET", "/x", permission=PUBLIC, own="device.own", limit=rate)
+        table = Table()
+        table.route("GET", "/x", permission="device.read", own="device.own")(handler)
+        (operation,) = describe(table, "t", "1")["paths"]["/api/v1/x"].values()
+        self.assertEqual(operation["x-permission-own"], "device.own")
+
     def test_a_change_without_audit_action(self) -> None:
         for method in ("POST", "PUT", "PATCH", "DELETE"):
             self.refused(method, "/x", permission="socket.write")
@@ -56,6 +77,11 @@ class Registration(SynchronousTestCase):
     def test_bodies_that_let_unknown_fields_pass(self) -> None:
         for body in (Loose, Outer, Anything, dict, list[int]):
             self.refused("POST", "/x", permission=SELF, audit="x.y", body=body)
+
+    def test_documents_are_checked_by_their_handler(self) -> None:
+        register = Table().route("POST", "/x", permission=SELF, audit="x.y", body=Whole)
+        self.assertIs(register(handler), handler)
+        self.refused("POST", "/x", permission=SELF, audit="x.y", body=Smuggled)
 
     def test_other_mistakes(self) -> None:
         self.refused("BREW", "/x", permission=SELF)

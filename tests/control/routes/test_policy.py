@@ -71,7 +71,8 @@ class Policies(RoutesCase):
                 self.assertIn(message, await self.refused(422, method, path, body))
         for body in (
             {"name": "new", "policy_data": READ_ONLY, "version": "v1"},
-            {"name": "new", "policy_data": READ_ONLY, "tag_rules": [{"env": "prod"}]},
+            {"name": "new", "policy_data": READ_ONLY, "tag_rules": [{}]},
+            {"name": "new", "policy_data": READ_ONLY, "tag_rules": [{"env": 1}]},
             {"name": "New", "policy_data": READ_ONLY},
             {"name": "new", "policy_data": [READ_ONLY]},
             {"name": "new"},
@@ -174,6 +175,34 @@ class Policies(RoutesCase):
         told.clear()
         await self.ok("DELETE", "/policy/wide")
         self.assertEqual(attached(), attachments)
+
+    async def test_tag_rules(self) -> None:
+        one = await self.new_socket("one", tags={"env": "prod", "team": "db"})
+        await self.new_socket("two", tags={"env": "test", "team": "db"})
+        rules = [{"env": "prod", "team": "db"}, {"open": ""}]
+        made = await self.ok(
+            "POST", "/policies", {"name": "p", "policy_data": EVERYBODY, "tag_rules": rules}
+        )
+        self.assertEqual((made["tag_rules"], made["socket_ids"]), (rules, []))
+
+        async def reached() -> list[str]:
+            found = (await self.ok("GET", "/socket"))["items"]
+            return [each["name"] for each in found if each["policies"]]
+
+        self.assertEqual(await reached(), ["one"])
+        (shown,) = (await self.ok("GET", "/socket/one"))["policies"]
+        self.assertEqual((shown["attached"], shown["org_wide"]), (False, False))
+        told: list[tuple[str, str, str]] = []
+        self.store.subscribe(lambda org, revision, entries: told.extend(entries))
+        await self.ok("PUT", "/socket/one", {"tags": ["env=prod"]})
+        self.assertIn(("attachment", one, "update"), told)
+        self.assertEqual(await reached(), [])
+        await self.ok("PUT", "/socket/two", {"tags": {"open": ""}})
+        self.assertEqual(await reached(), ["two"])
+        told.clear()
+        await self.ok("PUT", "/policy/p", {"tag_rules": []})
+        self.assertIn(("attachment", one, "update"), told)
+        self.assertEqual(await reached(), [])
 
     async def test_an_attachment_statement_stays_small(self) -> None:
         def many(tx: Any) -> list[str]:

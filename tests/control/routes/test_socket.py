@@ -293,6 +293,31 @@ class Sockets(RoutesCase):
         online = (await self.ok("GET", "/socket"))["items"][0]["connectors"]
         self.assertEqual([each["online"] for each in online], [True, True])
 
+    async def test_who_may_not_write_policies_changes_none_through_a_socket(self) -> None:
+        policy = await self.new_policy()
+        rules = [{"env": "prod"}]
+        await self.new_policy("closed", tag_rules=rules)
+        await self.new_socket(tags={"env": "prod"})
+        robot = self.principals["owner"]._replace(
+            role="service", scopes=frozenset(("socket.read", "socket.write"))
+        )
+        self.principals["robot"] = robot
+        body = {"name": "x", "socket_type": "tls", "upstream_configuration": TLS}
+        for method, path, value in (
+            ("POST", "/socket", {**body, "policies": [policy]}),
+            ("PUT", "/socket/shop-db", {"policies": [policy]}),
+            ("PUT", "/socket/shop-db", {"tags": {}}),
+            ("PUT", "/socket/shop-db/policy", {"actions": []}),
+        ):
+            message = await self.refused(403, method, path, value, by="robot")
+            self.assertEqual(message, "it needs the permission policy.write")
+        await self.ok("POST", "/socket", body, by="robot")
+        change = {"description": "x", "policies": [], "tags": {"env": "prod", "more": ""}}
+        made = await self.ok("PUT", "/socket/shop-db", change, by="robot")
+        self.assertEqual([one["name"] for one in made["policies"]], ["closed"])
+        results = [one["result"] for one in await self.records("socket.update")]
+        self.assertEqual(sorted(results), ["denied", "denied", "ok"])
+
     async def test_connectors_and_policies(self) -> None:
         one, two = await self.new_connector("one"), await self.new_connector("two")
         first, second = await self.new_policy("first"), await self.new_policy("second")

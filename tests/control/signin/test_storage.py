@@ -1,7 +1,11 @@
 """Sign-in on a database: what is kept, what happens once, and what a failing one answers."""
 
 import inspect
+import time
 from pathlib import Path
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import TestCase
 
 from border0.control.signin import links
 from border0.control.signin.model import Grant, Session, SetupLink
@@ -11,6 +15,7 @@ from border0.control.store import (
     BrokenReference,
     Invalid,
     NotFound,
+    Store,
     Unavailable,
     browser_sessions,
     credentials,
@@ -21,6 +26,7 @@ from border0.control.store import (
 from border0.control.store.backup import backup
 from border0.secrets import Secret
 from tests.control.signin.case import (
+    KEY,
     PASSWORD,
     TOTP,
     SqlControl,
@@ -342,6 +348,35 @@ class Failing:
         self.store.broken = None
         response = exchange(control.site, "GET", "/api/v1/socket", token=text)
         self.assertEqual(response.status, 200)
+
+
+class InAReactor(TestCase):
+    """With the store's own threads."""
+
+    timeout = 120
+
+    async def test_the_whole_way(self):
+        store = await Store.open(f"sqlite:///{self.mktemp()}/control.db")
+        self.addCleanup(store.close)
+        await store.change(lambda tx: organisations.create(tx, name="acme"), org=ACME, actor="t")
+        storage = SqlSignIn(store, KEY)
+        now = time.time()
+        made = links.make(ACME, ORIGIN, now)
+        await storage.add_link(made.link)
+        both = [
+            Deferred.fromCoroutine(
+                storage.create_owner(made.link.digest, now, login, "Ann", factors())
+            )
+            for login in ("ann", "eve")
+        ]
+        (first,) = [one for one in await gatherResults(both) if one is not None]
+        found = await storage.factors(first.id)
+        self.assertEqual(found.totp, TOTP)
+        steps = [Deferred.fromCoroutine(storage.use_step(first.id, 7)) for _ in range(5)]
+        self.assertEqual(sum(await gatherResults(steps)), 1)
+        await store.close()
+        with self.assertRaises(Unavailable):
+            await storage.get(first.id)
 
 
 on_both(globals(), Accounts, Links, State, Failing)
