@@ -46,8 +46,9 @@ def ls(options: argparse.Namespace) -> int:
     """Print the tokens."""
     from border0.cli import account
 
-    whose = {"user": options.user or "", "service_account": options.service_account or ""}
-    items = account.client(options).pages("/tokens", **whose)
+    items = account.client(options).pages(
+        "/tokens", user=options.user or "", service_account=options.service_account or ""
+    )
     chosen = (item for item in items if options.all or not _ended(item))
     found = list(islice(chosen, options.limit or None))
     ids = format.short_ids([text(item, "id") for item in found])
