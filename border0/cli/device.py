@@ -70,6 +70,8 @@ def ls(options: argparse.Namespace) -> int:
 def _state(item: Mapping[str, Any]) -> str:
     if item.get("locked"):
         return "locked"
+    if format.is_past(text(item, "expires_at")):
+        return "expired"
     return "approved" if item.get("approved") else "waits for approval"
 
 

@@ -133,6 +133,14 @@ def moment(value: str, utc: bool) -> str:
         return value
 
 
+def is_past(value: str) -> bool:
+    """Whether a record's time is over; "" never is."""
+    try:
+        return datetime.fromisoformat(value) <= datetime.now(UTC)
+    except (ValueError, TypeError):
+        return False
+
+
 def lasted(started: str, ended: str) -> str:
     """How long a session took: `1:02:03`, or "" while it lives."""
     try:

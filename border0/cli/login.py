@@ -49,8 +49,15 @@ def run(options: argparse.Namespace) -> int:
     from border0.cli.api import Client, read_url
 
     folder = command.home(options)
-    kept = account.load(folder) if command.has_file(options) else None
-    if options.url is None and kept is None:
+    kept = None
+    if command.has_file(options):
+        try:
+            kept = account.load(folder)
+        except Border0Error:
+            if options.url is None:
+                raise
+            # signing in is what repairs it
+    elif options.url is None:
         raise command.UsageError("name the control plane: border0 login URL --ca sha256:...")
     url = read_url(options.url)[0] if options.url or kept is None else kept.url
     ca = (options.ca or "").strip().lower()

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from border0.audit.reading import printable
@@ -19,6 +20,7 @@ def register(commands: Any) -> None:
     """Add the commands to the tree."""
     verbs = command.nouns(commands, "token", "tokens of users and service accounts")
     found = command.verb(verbs, "ls", "list the tokens", ls, utc=True, limit=True)
+    found.add_argument("--all", action="store_true", help="also those that have ended")
     whose = found.add_mutually_exclusive_group()
     whose.add_argument("--user", metavar="USER", help="only this user's")
     whose.add_argument("--service-account", metavar="NAME", help="only this account's")
@@ -44,12 +46,11 @@ def ls(options: argparse.Namespace) -> int:
     """Print the tokens."""
     from border0.cli import account
 
-    whose = {"user": options.user or "", "service_account": options.service_account or ""}
-    items = account.client(options).pages("/tokens", options.limit, **whose)
-    if options.json:
-        format.print_json(items)
-        return 0
-    found = list(items)
+    items = account.client(options).pages(
+        "/tokens", user=options.user or "", service_account=options.service_account or ""
+    )
+    chosen = (item for item in items if options.all or not _ended(item))
+    found = list(islice(chosen, options.limit or None))
     ids = format.short_ids([text(item, "id") for item in found])
 
     def row(item: Mapping[str, Any]) -> tuple[str, ...]:
@@ -67,9 +68,15 @@ def ls(options: argparse.Namespace) -> int:
     return format.listing(options, TITLES, found, row)
 
 
-def _state(item: Mapping[str, Any]) -> str:
+def _ended(item: Mapping[str, Any]) -> str:
     if item.get("revoked"):
         return "revoked"
+    return "expired" if format.is_past(text(item, "expires_at")) else ""
+
+
+def _state(item: Mapping[str, Any]) -> str:
+    if ended := _ended(item):
+        return ended
     return "this one" if item.get("current") else "live"
 
 
@@ -97,7 +104,10 @@ def create(options: argparse.Namespace) -> int:
     if options.json:
         format.print_json([made])
         return 0
-    command.say("Keep this, it is shown once. A program finds it in BORDER0_AUTH_TOKEN.")
+    until = format.moment(text(made, "expires_at"), options.utc)
+    command.say(
+        f"Keep this, it is shown once. A program finds it in BORDER0_AUTH_TOKEN until {until}."
+    )
     print(printable(text(made, "token")))
     return 0
 
@@ -108,7 +118,7 @@ def revoke(options: argparse.Namespace) -> int:
     from border0.cli.api import path
 
     client = account.client(options, LISTING)
-    live = (item for item in client.pages("/tokens") if not item.get("revoked"))
+    live = (item for item in client.pages("/tokens") if not _ended(item))
     item = command.pick(live, options.token, ("id", "name"), "token", LISTING)
     client.delete(path("token", text(item, "id")))
     about = f"Revoked {text(item, 'name')} of {text(item, 'owner', 'name')}."

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
         [
             ("name", command.text(who, "name")),
             ("role", command.text(who, "role")),
+            ("may", command.text(who, "permissions")),
             ("at", f"{command.text(organisation, 'name')} ({client.url})"),
         ]
     )

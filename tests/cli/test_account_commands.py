@@ -13,8 +13,8 @@ from border0.keys import decode_key
 from tests.cli.case import TOKEN, Commands
 from tests.support.fakeapi import Asked, refusal
 
-AT = "2026-11-22T13:05:59.000000Z"
-SHOWN = "2026-11-22 15:05:59"
+AT = "2926-11-22T13:05:59.000000Z"
+SHOWN = "2926-11-22 15:05:59"
 IAM = "/organizations/iam"
 
 
@@ -96,6 +96,16 @@ class Login(Commands):
         self.ask("login", self.api.url, "--ca", self.api.pin)
         self.assertEqual(self.slept, [5.0, 10.0, 15.0])
 
+    def test_a_broken_account_is_repaired(self) -> None:
+        file = self.home / "account.json"
+        file.write_text("{")
+        self.fails("login", says="is open to others")
+        file.chmod(0o600)
+        self.fails("login", says="sign in again: border0 login URL")
+        self.answers = [self.approved()]
+        self.ask("login", self.api.url, "--ca", self.api.pin)
+        self.assertEqual(account.load(self.home).url, self.api.url)
+
     def test_denied_and_expired(self) -> None:
         self.answers = [{"status": "denied", "interval": 5}]
         words = ("login", self.api.url, "--ca", self.api.pin)
@@ -142,7 +152,7 @@ class Who(SignedIn):
         self.routes["GET /whoami"] = {**who, "permissions": ["user.read"], "csrf_token": ""}
         self.routes["GET /organization"] = {"id": "o", "name": "acme"}
         text = self.ask("whoami").out
-        for word in ("alice@example.org", "owner", f"acme ({self.api.url})"):
+        for word in ("alice@example.org", "owner", "user.read", f"acme ({self.api.url})"):
             self.assertIn(word, text)
         self.assertEqual(self.ask("whoami", "--json").objects[0]["permissions"], ["user.read"])
 
@@ -498,6 +508,8 @@ class Machines(SignedIn):
             self.assertIn(word, lines[1])
         self.assertEqual(self.api.asked[-1].query["user"], "alice@example.org")
         self.assertIn("fd00::1", self.ask("device", "show", "laptop").out)
+        self.routes["GET /device/laptop"] = {**self.DEVICE, "expires_at": "2020-01-01T00:00:00Z"}
+        self.assertIn("expired", self.ask("device", "show", "laptop").out)
         self.assertEqual(
             self.ask("device", "approve", "laptop").lines, ["Device laptop: approved."]
         )
@@ -581,7 +593,7 @@ class People(SignedIn):
             f"GET {where}/ci": ci,
             f"DELETE {where}/ci": (204, None),
             f"POST {where}/ci/tokens": (200, {"id": ids[1], "name": "deploy", "token": "b0s_once"}),
-            "GET /tokens": {"items": tokens},
+            "GET /tokens": {"items": [*tokens, {**tokens[0], "id": "old", "revoked": True}]},
             "POST /tokens": (201, {**tokens[0], "token": "b0u_once"}),
             f"DELETE /token/{ids[1]}": (204, None),
         }
@@ -600,6 +612,8 @@ class People(SignedIn):
         self.assertTrue(lines[1].startswith("aaaaaaaa-1  "), lines)
         self.assertIn("this one", lines[1])
         self.assertEqual(self.ask("token", "ls", "--json").objects, tokens)
+        self.assertEqual(len(self.ask("token", "ls", "--all").lines), 4)
+        self.assertEqual(self.ask("token", "ls", "--limit", "1", "--json").objects, tokens[:1])
         self.fails("token", "revoke", "aaaa", says="2 tokens have aaaa")
         self.assertEqual(self.ask("token", "revoke", "aaaaaaaa-2").lines, ["Revoked deploy of ci."])
         self.ask("service-account", "delete", "ci")

@@ -6,14 +6,17 @@ import sys
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
 from twisted.internet.utils import getProcessOutputAndValue
 
 from border0.cli import account
+from border0.connector.membership import FOLDER
 from border0.control import ingest
 from border0.control.signin.grants import Grants
 from border0.control.signin.storage import SqlSignIn
 from border0.secrets import Secret
 from tests.control.planes import PlaneCase, reactor
+from tests.support import children
 
 SESSION = "01920000-0000-7000-8000-000000000001"
 
@@ -139,6 +142,11 @@ class ByHand(PlaneCase):
         await self.type("user", "delete", "owner@example.org", status=3)
         self.sign_in(self.token)
         self.assertIn("deploy", await self.type("token", "ls"))
+        mine = (await self.type("token", "create", "mine", "--scope", "policy.read")).strip()
+        self.sign_in(mine)
+        await self.type("policy", "ls")
+        await self.type("user", "ls", status=3)
+        self.sign_in(self.token)
         await self.type("token", "revoke", "deploy")
         self.sign_in(token)
         await self.type("whoami", status=3)
@@ -168,6 +176,23 @@ class ByHand(PlaneCase):
         await self.type("connector", "delete", "gate")
         await self.type("connector", "create", "other")
         self.assertRegex(await self.type("connector", "ls"), "other +no .*not joined")
+
+    async def test_join_and_start(self) -> None:
+        """From an invite to a connector that is online, with the printed command."""
+        printed = (await self.type("connector", "invite", "gate")).split()
+        log = self.base / "log"
+        words = [sys.executable, "-m", "border0.cli.main", *printed[1:], "--start"]
+        child = children.spawn([*words, "--listen-port", "0"], output=log, folder=self.base)
+        self.addCleanup(children.end, child)
+        heard = self.base / "state" / FOLDER / "map"
+
+        def following() -> bool:
+            return child.poll() is not None or heard.exists()
+
+        await deferToThread(children.wait_until, following, 60, "the connector follows")
+        self.assertIsNone(child.poll(), log.read_text())
+        self.assertRegex(await self.type("connector", "ls"), "gate +yes ")
+        self.assertIn("usable:    yes", await self.type("connector", "status"))
 
     async def test_login(self) -> None:
         started: Deferred[str] = Deferred()

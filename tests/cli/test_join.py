@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.web.resource import Resource
 
+from border0.connector.membership import FOLDER
 from border0.control.member.state import MemberState
 from border0.keys import encode_key, load_private_key, public_key
 from border0.tables import read_toml
@@ -64,7 +65,7 @@ class Joining(Member):
         control = {"url": self.plane.url, "ca": self.plane.authority.pin}
         self.assertEqual(data["control"], control)
         key = load_private_key(self.base / "connector.key", create=False)
-        state = MemberState.open(self.base / "state" / "control")
+        state = MemberState.open(self.base / "state" / FOLDER)
         self.assertEqual((state.name, state.role), ("gate", "connector"))
         joined = self.plane.joins[0]
         self.assertTrue(joined["ssh_host_key"].startswith("ssh-ed25519 "))
