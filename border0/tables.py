@@ -97,11 +97,11 @@ class Table:
             raise self.error("must not be empty", key)
         return value
 
-    def name(self) -> str:
-        """Its `name`, in the form that names have."""
-        name = self.text("name")
+    def name(self, key: str = "name", default: Any = _MISSING) -> str:
+        """Its `name`, or another key that holds one, in the form that names have."""
+        name = self.text(key, default)
         if not NAME.fullmatch(name):
-            raise self.error("use lower-case letters, digits and dashes, at most 63", "name")
+            raise self.error("use lower-case letters, digits and dashes, at most 63", key)
         return name
 
     def choice(self, key: str, allowed: Sequence[str], default: Any = _MISSING) -> str:

@@ -1,28 +1,35 @@
-"""`border0 device export --wg-quick`: the file for a stock WireGuard client."""
+"""`border0 device ...`: the organisation's devices; and the file for a stock WireGuard client."""
 
 import argparse
-import json
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from border0.connector.config import ConnectorConfig, DeviceEntry, load
-from border0.errors import Border0Error
-from border0.keys import encode_key, load_private_key, public_key
-from border0.tables import nearest
+from border0.cli import command, format, invite
+from border0.cli.command import listed, text
 
-PLACEHOLDER = "PRIVATE KEY OF THIS DEVICE"
+LISTING = "border0 device ls"
+TITLES = ("name", "user", "address", "online", "from", "state", "expires")
 
 
 def register(commands: Any) -> None:
     """Add the commands to the tree."""
-    text = "devices of a connector's file"
-    noun = commands.add_parser("device", help=text, description=text)
-    verbs = noun.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    verbs = command.nouns(
+        commands, "device", "devices: the machines that people reach services from"
+    )
+    found = command.verb(verbs, "ls", "list the devices", ls, utc=True, limit=True)
+    found.add_argument("--user", metavar="USER", help="only this user's")
+    shown = command.verb(verbs, "show", "show one device", show, utc=True)
+    _name(shown)
+    approved = command.verb(verbs, "approve", "let a device in that has joined", approve)
+    _name(approved)
+    gone = command.verb(verbs, "delete", "delete a device; its sessions end", delete)
+    _name(gone)
+    invite.add(verbs, "print the one command that makes a machine a device", user=True)
     export = verbs.add_parser(
         "export",
         help="print the configuration of a device's own WireGuard",
-        description="Print what a stock WireGuard client needs. The private key stays on the"
-        " device: without --private-key-file there is a placeholder for it.",
+        description="Print what a stock WireGuard client of a stand-alone connector needs. The"
+        " private key stays on the device: without --private-key-file there is a placeholder.",
     )
     export.add_argument("--wg-quick", action="store_true", required=True, help="as wg-quick reads")
     export.add_argument("--config", metavar="FILE", default="connector.toml", help="its file")
@@ -35,75 +42,88 @@ def register(commands: Any) -> None:
     export.set_defaults(run=run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Print the file."""
-    config = load(Path(options.config), services=False)
-    device = _device(config, options.device)
-    connector = public_key(load_private_key(config.private_key_file, create=False))
-    private = PLACEHOLDER
-    if options.private_key_file:
-        key = load_private_key(Path(options.private_key_file), create=False)
-        if public_key(key) != device.public_key:
-            raise Border0Error(f"{options.private_key_file} is not the key of {device.name}")
-        private = encode_key(key)
-    endpoint = _endpoint(options.endpoint, config.listen_port)
-    network = config.network
-    allowed = [str(network.services_v4), str(network.services_v6)]
-    preshared = device.preshared_key.reveal().strip() if device.preshared_key else ""
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="DEVICE", help="its name or id")
+
+
+def ls(options: argparse.Namespace) -> int:
+    """Print the devices."""
+    from border0.cli import account
+
+    items = account.client(options).pages("/devices", options.limit, user=options.user or "")
+
+    def row(item: Mapping[str, Any]) -> tuple[str, ...]:
+        addresses = listed(item, "addresses")
+        return (
+            text(item, "name"),
+            text(item, "user", "email") or text(item, "tags"),
+            str(addresses[0]) if addresses else "",
+            text(item, "online"),
+            text(item, "address"),
+            _state(item),
+            format.moment(text(item, "expires_at"), options.utc) or "never",
+        )
+
+    return format.listing(options, TITLES, items, row)
+
+
+def _state(item: Mapping[str, Any]) -> str:
+    if item.get("locked"):
+        return "locked"
+    return "approved" if item.get("approved") else "waits for approval"
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print one device."""
+    from border0.cli import account
+    from border0.cli.api import path
+
+    item = account.client(options, LISTING).get(path("device", options.name)).body
     if options.json:
-        facts = {
-            "name": device.name,
-            "private_key": private,
-            "addresses": device.addresses,
-            "mtu": config.mtu,
-            "public_key": encode_key(connector),
-            "preshared_key": preshared,
-            "allowed_ips": allowed,
-            "endpoint": endpoint,
-            "persistent_keepalive": options.keepalive,
-        }
-        print(json.dumps(facts))
+        format.print_json([item])
         return 0
-    lines = [
-        f"# {device.name} ({device.user or device.service_account}) at {config.name}",
-        "[Interface]",
-        f"PrivateKey = {private}",
-        f"Address = {', '.join(device.addresses)}",
-        f"MTU = {config.mtu}",
-        "",
-        "[Peer]",
-        f"PublicKey = {encode_key(connector)}",
-        *([f"PresharedKey = {preshared}"] if preshared else []),
-        f"AllowedIPs = {', '.join(allowed)}",
-        f"Endpoint = {endpoint}",
-        *([f"PersistentKeepalive = {options.keepalive}"] if options.keepalive else []),
-    ]
-    print("\n".join(_one_line(line) for line in lines))
+    found = item.get("facts")
+    facts = [str(value) for value in found.values()] if isinstance(found, dict) else []
+    format.facts(
+        [
+            ("name", text(item, "name")),
+            ("id", text(item, "id")),
+            ("user", text(item, "user", "email")),
+            ("tags", text(item, "tags")),
+            ("addresses", text(item, "addresses")),
+            ("state", _state(item)),
+            ("online", text(item, "online")),
+            ("from", text(item, "address")),
+            ("machine", ", ".join(facts)),
+            ("key", text(item, "wireguard_key")),
+            ("expires", format.moment(text(item, "expires_at"), options.utc) or "never"),
+            ("since", format.moment(text(item, "created_at"), options.utc)),
+        ]
+    )
     return 0
 
 
-def _one_line(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text)
+def approve(options: argparse.Namespace) -> int:
+    """Let a device in."""
+    from border0.cli import account
+    from border0.cli.api import path
+
+    made = account.client(options, LISTING).post(path("device", options.name, "approve"))
+    return command.done(options, made, f"Device {text(made, 'name')}: {_state(made)}.")
 
 
-def _device(config: ConnectorConfig, name: str | None) -> DeviceEntry:
-    names = [device.name for device in config.devices]
-    if name is None and len(names) == 1:
-        return config.devices[0]
-    for device in config.devices:
-        if device.name == name:
-            return device
-    if name is None:
-        raise Border0Error(f"name one with --device: {', '.join(names) or 'there is none'}")
-    raise Border0Error(f"no device {name!r}; {nearest(name, names)}")
+def delete(options: argparse.Namespace) -> int:
+    """Delete a device."""
+    from border0.cli import account
+    from border0.cli.api import path
+
+    account.client(options, LISTING).delete(path("device", options.name))
+    return command.done(options, {"deleted": options.name}, f"Deleted device {options.name}.")
 
 
-def _endpoint(text: str, port: int) -> str:
-    host, colon, given = text.rpartition(":")
-    if colon and given.isdigit() and (":" not in host or host.startswith("[")):
-        if not 0 < int(given) < 65536:
-            raise Border0Error(f"{given} is no port")
-        return text
-    if not port:
-        raise Border0Error("the connector's port changes at each start: give HOST:PORT")
-    return f"[{text}]:{port}" if ":" in text and not text.startswith("[") else f"{text}:{port}"
+def run(options: argparse.Namespace) -> int:
+    """Print the file for a stock WireGuard client."""
+    # Here, so that the other commands start without the connector's code.
+    from border0.cli import device_export
+
+    return device_export.run(options)

@@ -8,8 +8,10 @@ import getpass
 import json
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from border0.errors import ConfigError
@@ -46,6 +48,11 @@ class Exposed:
         """What the client's file adds."""
         return 'protocol = "postgres"\n' if self.scheme == "postgres" else ""
 
+    def configuration(self) -> dict[str, Any]:
+        """The `upstream_configuration` of the socket as an object; holds what `toml` says."""
+        found: dict[str, Any] = tomllib.loads(self.toml())["socket"]["upstream_configuration"]
+        return found
+
     def toml(self) -> str:
         """The `upstream_configuration` of the socket."""
         kind = self.socket_type
@@ -71,36 +78,42 @@ class Exposed:
         return "\n".join(lines) + "\n"
 
 
-def parse(url: str, password: str, ask: Callable[[str], str] | None = None) -> Exposed:
+def parse(
+    url: str,
+    password: str,
+    ask: Callable[[str], str] | None = None,
+    option: str = "--expose",
+) -> Exposed:
     """Read one URL.
 
     :param password: a `from:` reference, or "" to ask on the terminal where one is needed.
+    :param option: what the URL was given as; for the texts of errors.
     :raises ConfigError: unknown scheme, missing parts, or a password in the URL.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ConfigError(f"--expose {url}: {error}") from None
+        raise ConfigError(f"{option} {url}: {error}") from None
     scheme = {"postgresql": "postgres"}.get(parts.scheme, parts.scheme)
     if parts.password is not None:
         shown = url.replace(f":{parts.password}@", "@", 1)
         raise ConfigError(
             "a password inside a URL ends up in shell histories and process lists; "
-            f"write --expose {shown} and type it when asked, or add --password from:env:NAME"
+            f"write {option} {shown} and type it when asked, or add --password from:env:NAME"
         )
     if scheme not in _DEFAULTS:
         known = ", ".join(f"{name}://" for name in _DEFAULTS)
-        raise ConfigError(f"--expose {url}: unknown kind of service; this version has {known}")
+        raise ConfigError(f"{option} {url}: unknown kind of service; this version has {known}")
     if not parts.hostname or (scheme == "tcp" and port is None):
-        raise ConfigError(f"--expose {url}: write {scheme}://host:port")
+        raise ConfigError(f"{option} {url}: write {scheme}://host:port")
     username = unquote(parts.username or "")
     database = unquote(parts.path.lstrip("/")) if scheme == "postgres" else ""
     reference, secret = "", None
     name = service_name(scheme, database or parts.hostname)
     if scheme in ("postgres", "ssh"):
         if not username:
-            raise ConfigError(f"--expose {url}: write {scheme}://user@host")
+            raise ConfigError(f"{option} {url}: write {scheme}://user@host")
         if password and not is_reference(password):
             raise ConfigError("--password takes a reference: from:env:NAME or from:file:PATH")
         reference = password or f"from:file:keys/{name}.secret"

@@ -3,13 +3,13 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from border0.audit.reading import printable
-from border0.connector.config import load
 from border0.errors import Border0Error
 
 WIDTH = 100
@@ -39,6 +39,9 @@ def state_folder(options: argparse.Namespace) -> Path:
         if not folder.is_dir():
             raise Border0Error(f"{folder}: no such folder")
         return folder
+    # Here, so that commands that ask a control plane start without the connector's code.
+    from border0.connector.config import load
+
     if options.config:
         return load(Path(options.config), services=False).state_dir
     if Path("connector.toml").exists():
@@ -80,11 +83,43 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[
         print(GAP.join(parts).rstrip())
 
 
+def listing(
+    options: argparse.Namespace,
+    titles: Sequence[str],
+    items: Iterable[Mapping[str, Any]],
+    row: Callable[[Mapping[str, Any]], Sequence[str]],
+    right: Sequence[int] = (),
+) -> int:
+    """Print what the control plane lists: its objects with --json, else a table of `row`s."""
+    if options.json:
+        print_json(items)
+    else:
+        table(titles, [row(item) for item in items], right)
+    return 0
+
+
 def facts(pairs: Iterable[tuple[str, str]]) -> None:
     """Print names and values, a line each; empty values are left out."""
-    for name, value in pairs:
-        if value:
-            print(f"{name + ':':<10} {printable(value)}")
+    shown = [(name + ":", printable(value)) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    indent = " " * (max(10, width) + 1)
+    for name, value in shown:
+        # Between words only: a path or a key stays whole.
+        lines = textwrap.wrap(
+            value,
+            WIDTH,
+            initial_indent=f"{name:<{len(indent)}}",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        print("\n".join(lines))
+
+
+def document(value: Any) -> None:
+    """Print an object as indented JSON, as it would stand in a file."""
+    for line in json.dumps(value, indent=2, ensure_ascii=False).splitlines():
+        print(printable(line))
 
 
 def moment(value: str, utc: bool) -> str:
@@ -104,9 +139,22 @@ def lasted(started: str, ended: str) -> str:
         seconds = (datetime.fromisoformat(ended) - datetime.fromisoformat(started)).total_seconds()
     except (ValueError, TypeError):
         return ""
+    return duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """A time span for people: `0:05`, `1:02:03`."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def short_ids(ids: Sequence[str]) -> dict[str, str]:
+    """Each id with the beginning of it, 8 characters or more, that tells it from the others."""
+    length = 8
+    while len({one[:length] for one in ids}) < len(set(ids)):
+        length += 1
+    return {one: one[:length] for one in ids}
 
 
 def size(value: Any) -> str:

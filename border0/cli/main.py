@@ -9,9 +9,20 @@ from border0.errors import Border0Error
 
 NOUNS = (
     "quickstart",
+    "login",
+    "logout",
+    "whoami",
     "client",
+    "node",
     "connector",
+    "control",
+    "socket",
+    "policy",
     "device",
+    "user",
+    "group",
+    "service-account",
+    "token",
     "session",
     "recording",
     "audit",
@@ -23,14 +34,17 @@ DESCRIPTION = "The self-hosted, application-aware VPN."
 EPILOG = """\
 examples:
   border0 quickstart                     everything on this machine, with two demo services
-  border0 connector start --example      a connector with a generated example, in this folder
-  border0 connector start --config FILE  a connector from your own file
+  border0 login URL --ca sha256:...      an account at a control plane, confirmed in a browser
+  border0 node join URL CODE --ca ...    this machine as a device of yours
+  border0 connector invite NAME          the one command that makes a machine a connector
+  border0 connector start --config FILE  a connector from your own file; also: --example
+  border0 socket create NAME --upstream postgres://user@host/db
+  border0 policy explain NAME --email alice@example.org
   border0 client hosts                   the services that this device reaches
   border0 client psql NAME               psql through the tunnel; also: ssh, tcp, socks
-  border0 session ls                     who was where
+  border0 session ls                     who was where; also: show, kill
   border0 recording play ID              watch a recorded terminal session
   border0 device export --wg-quick       a device's file for a stock WireGuard client
-  border0 key generate                   a WireGuard private key
 """
 
 
@@ -44,7 +58,8 @@ def parser(noun: str = "") -> argparse.ArgumentParser:
     )
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in (noun,) if noun in NOUNS else NOUNS:
-        importlib.import_module(f"border0.cli.{name}").register(commands)
+        module = name.replace("-", "_")
+        importlib.import_module(f"border0.cli.{module}").register(commands)
     return root
 
 
@@ -56,12 +71,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return int(options.run(options))
     except Border0Error as error:
         print(f"border0: {error}", file=sys.stderr)
-        return 1
+        return status_of(error)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def status_of(error: Border0Error) -> int:
+    """2 for a command line that cannot be meant, 3 for what one may not do, else 1."""
+    # an answer of a control plane has its HTTP status
+    denied = getattr(error, "status", 0) in (401, 403)
+    return int(getattr(error, "exit_status", 3 if denied else 1))
 
 
 if __name__ == "__main__":

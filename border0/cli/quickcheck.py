@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="border0-check-") as folder:
         # Not the usual port: other checks may be under way here.
-        home = Home(Path(folder) / "home", port=0)
+        home = Home(Path(folder) / "home", port=0, control_port=0)
         quickstart.choose_demos(home, options)
         try:
             _steps(home)
@@ -48,20 +48,20 @@ def run(options: argparse.Namespace) -> int:
 def _steps(home: Home) -> None:
     with _step("keys and files of a new home"):
         home.prepare([])
-    log = home.folder / "connector.log"
+    log = home.folder / "log"
     environment = {**os.environ, "BORDER0_LOG_LEVEL": "info", "PYTHONUNBUFFERED": "1"}
     with contextlib.ExitStack() as stack:
-        with _step("connector started"):
+        with _step("control plane and connector started, this machine joined as both"):
             with log.open("wb") as output:
-                connector = subprocess.Popen(
-                    quickstart.command_line(home, "info"),
+                server = subprocess.Popen(
+                    quickstart.command_line(home, level="info"),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     env=environment,
                 )
-            stack.callback(_end, connector)
-            _until(lambda: "ready: WireGuard" in log.read_text(), connector, log)
+            stack.callback(_end, server)
+            _until(lambda: "In a second terminal" in log.read_text(), server, log)
         stack.callback(_client, home, "stop")
         names = []
         if home.demo_http:
@@ -77,9 +77,9 @@ def _steps(home: Home) -> None:
                 if reply.strip() != WORD.encode():
                     raise StepFailed(f"demo-ssh answered {reply[:200]!r}")
             names.append("demo-ssh")
-        with _step("records of it in the audit log"):
+        with _step("records of it at the control plane"):
             for name in names:
-                _until(partial(_recorded, home, name), connector, log)
+                _until(partial(_recorded, home, name), server, log)
 
 
 @contextlib.contextmanager
@@ -103,25 +103,26 @@ def _until(done: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Pa
 
 
 def _client(home: Home, *words: str, data: bytes = b"") -> bytes:
-    command = [sys.executable, "-m", "border0.cli.main", "client", "--home", str(home.folder)]
-    done = subprocess.run(
-        [*command, *words], input=data, capture_output=True, timeout=PATIENCE, check=False
-    )
+    return _border0(home, "client", "--home", str(home.folder), *words, data=data)
+
+
+def _border0(home: Home, *words: str, data: bytes = b"") -> bytes:
+    command = [sys.executable, "-m", "border0.cli.main", *words]
+    done = subprocess.run(command, input=data, capture_output=True, timeout=PATIENCE, check=False)
     if done.returncode:
         said = done.stderr.decode("utf-8", "replace").strip() or f"status {done.returncode}"
-        raise StepFailed(f"client {' '.join(words)}: {said}")
+        raise StepFailed(f"{' '.join(words)}: {said}")
     return done.stdout
 
 
 def _recorded(home: Home, name: str) -> bool:
-    """Whether start and end of a session of this service are in the audit log, by this user."""
+    """Whether start and end of a session of this service are in the audit, by this user."""
     seen = set()
-    for path in (home.folder / "audit").glob("*.jsonl"):
-        for line in path.read_text("utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                record = json.loads(line)
-                if record.get("socket") == name and record["actor"]["user"].endswith("@local"):
-                    seen.add(record["type"])
+    folder = str(home.folder)
+    for line in _border0(home, "audit", "ls", "--home", folder, "--json").splitlines():
+        record = json.loads(line)
+        if record.get("socket") == name and record["actor"]["user"].endswith("@local"):
+            seen.add(record["type"])
     return {"session.start", "session.end"} <= seen
 
 

@@ -1,4 +1,4 @@
-"""The files of a quickstart home: a connector and a client that know each other.
+"""The files of a quickstart home: a control plane, a connector and a client of one user.
 
 Every key is made here and stays here. What exists is kept, so that a second start is the same one;
 only ports that are taken by now are changed. It starts nothing.
@@ -9,23 +9,29 @@ import json
 import os
 import re
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 from border0.cli.expose import Exposed
 from border0.connector.config import DEFAULT_PORT
+from border0.connector.local import is_special
+from border0.control import config as control_config
 from border0.errors import ConfigError
-from border0.keys import (
-    encode_key,
-    generate_private_key,
-    load_private_key,
-    public_key,
-    write_private_key,
-)
+from border0.keys import generate_private_key, write_private_key
+from border0.tables import read_toml
+from border0.trust import PrivateCA
 
-CLIENT_ADDRESSES = ("100.64.0.2", "fd62:6f72:6465:7230::2")
-SERVICE_V4, SERVICE_V6 = "100.126.0.{}", "fd62:6f72:6465:7231::{:x}"
+_CONTROL = """\
+# Written by border0 quickstart. docs/control-plane.md has every key.
+[control]
+url = {url}
+listen = [{listen}]
+state_dir = "."
+"""
 
 _CONNECTOR = """\
 # Written by border0 quickstart; yours to edit. docs/configuration.md has every key.
@@ -36,42 +42,18 @@ listen_address = {listen}
 listen_port = {port}
 state_dir = "."
 
+[control]
+url = {url}
+ca = {ca}
+
 [local]
 allow = {allow}
-
-[[device]]
-name = "this-machine"
-public_key = {device}
-addresses = ["{v4}/32", "{v6}/128"]
-user = {user}
-
-[[policy]]
-name = "owner"
-[policy.policy_data.permissions]
-http = {{}}
-tls = {{}}
-[policy.policy_data.permissions.ssh]
-shell = {{}}
-exec = {{}}
-sftp = {{}}
-[policy.policy_data.permissions.database]
-allowed_databases = [{{ database = "*", allowed_query_types = ["ReadWrite"] }}]
-[policy.policy_data.condition.who]
-email = [{user}]
+secrets = {secrets}
 """
 
 _CLIENT = """\
-# Written by border0 quickstart: what this machine reaches, and as whom.
-[device]
-name = "this-machine"
-private_key_file = "keys/client.key"
-addresses = ["{v4}/32", "{v6}/128"]
-user = {user}
-
-[[connector]]
-name = "quickstart"
-public_key = {connector}
-endpoint = {endpoint}
+# Written by border0 quickstart: what this machine reaches is told by the control plane.
+[control]
 """
 
 _DEMO_PAGE = """\
@@ -88,7 +70,8 @@ class Home:
     listen: str = "127.0.0.1"
     demo_ssh: bool = True
     demo_http: bool = True
-    port: int = DEFAULT_PORT  # 0: any free one
+    port: int = DEFAULT_PORT  # of WireGuard; 0: any free one
+    control_port: int = control_config.DEFAULT_PORT
     say: Callable[[str], None] = field(default=lambda line: None)
 
     @property
@@ -102,6 +85,11 @@ class Home:
         return self.folder / "client.toml"
 
     @property
+    def control_file(self) -> Path:
+        """The control plane's configuration."""
+        return self.folder / "control.toml"
+
+    @property
     def is_new(self) -> bool:
         """Whether the first start is still to come."""
         return not self.connector_file.exists()
@@ -109,7 +97,7 @@ class Home:
     def prepare(self, exposed: list[Exposed]) -> None:
         """Make what is missing, add what is exposed, move ports that are taken.
 
-        :raises ConfigError: a folder that cannot be used, a name that exists.
+        :raises ConfigError: a folder that cannot be used.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -118,111 +106,131 @@ class Home:
             raise ConfigError(
                 f"{self.folder}: {error.strerror}; name another with --home"
             ) from None
-        if self.is_new:
-            self._create()
-        else:
-            self._move_port()
+        wanted = self._first_sockets() if self.is_new else []
+        wanted += [_body(item) for item in exposed]
+        allow = self._listed("allow")
+        secrets = self._listed("secrets")
         for item in exposed:
-            entry = self._host_keys() if item.socket_type == "ssh" else item.map_entry()
-            self._add(item.name, item.socket_type, item.port, item.toml(), entry)
             if item.secret is not None:
                 write_secret(self.folder / "keys" / f"{item.name}.secret", item.secret)
+            allow += [word for word in _upstream_here(item) if word not in allow]
+            name = item.reference.removeprefix("from:")
+            if item.reference and name not in secrets:
+                secrets.append(name)
+        self._write(allow, secrets)
+        text = json.dumps({"user": f"{getpass.getuser()}@local", "sockets": wanted}, indent=1)
+        write_private(self.folder / "wanted.json", text)
 
-    def _create(self) -> None:
-        keys = {}
+    def _first_sockets(self) -> list[dict[str, Any]]:
         for name in ("connector", "client"):
             path = self.folder / "keys" / f"{name}.key"
             if not path.exists():
                 write_private_key(path, generate_private_key())
-            keys[name] = encode_key(public_key(load_private_key(path)))
-        port = free_udp_port(self.listen, self.port)
-        if self.port and port != self.port:
-            self.say(f"UDP port {self.port} is taken; using {port}.")
-        user = f"{getpass.getuser()}@local"
-        addresses = {"v4": CLIENT_ADDRESSES[0], "v6": CLIENT_ADDRESSES[1]}
-        allow = []
+        found = []
         if self.demo_ssh:
-            allow.append("connector_built_in_ssh_service")
-        if self.demo_http:
-            allow.append("connector_file_server")
-        client = _CLIENT.format(
-            user=json.dumps(user),
-            connector=json.dumps(keys["connector"]),
-            endpoint=json.dumps(endpoint(self.listen, port)),
-            **addresses,
-        )
-        write_private(self.client_file, client)
-        connector = _CONNECTOR.format(
-            listen=json.dumps(self.listen),
-            port=port,
-            allow=json.dumps(allow),
-            device=json.dumps(keys["client"]),
-            user=json.dumps(user),
-            **addresses,
-        )
-        write_private(self.connector_file, connector)
-        if self.demo_ssh:
-            self._add("demo-ssh", "ssh", 22, _DEMO_SSH, self._host_keys())
+            found.append(_DEMO_SSH)
         if self.demo_http:
             folder = self.folder / "demo-http"
             folder.mkdir(mode=0o700, exist_ok=True)
             (folder / "hello.txt").write_text(_DEMO_PAGE.format(folder=folder))
-            self._add("demo-http", "http", 80, _DEMO_HTTP, "")
+            found.append(_demo_http(folder))
+        return found
 
-    def _add(self, name: str, kind: str, port: int, toml: str, entry: str) -> None:
-        text = self.connector_file.read_text("utf-8")
-        if re.search(rf'^name = "{re.escape(name)}"$', text, re.M):
-            raise ConfigError(f"{self.connector_file}: there is a service {name!r} already")
-        number = text.count("[[socket]]") + 1
-        where = (
-            f"\n[[socket]]\nname = {json.dumps(name)}\nsocket_type = {json.dumps(kind)}\n"
-            f'private_network_ipv4 = "{SERVICE_V4.format(number)}"\n'
-            f'private_network_ipv6 = "{SERVICE_V6.format(number)}"\nport = {port}\n'
+    def _listed(self, key: str) -> list[str]:
+        """What `[local]` names already; for a new home what the demo services need."""
+        if self.is_new:
+            demos = {"connector_built_in_ssh_service": self.demo_ssh}
+            demos["connector_file_server"] = self.demo_http
+            return [name for name, there in demos.items() if there and key == "allow"]
+        found = read_toml(self.connector_file, "").get("local", {}).get(key, [])
+        return [str(item) for item in found]
+
+    def _write(self, allow: list[str], secrets: list[str]) -> None:
+        """The three files; of old ones the ports stay, unless somebody else has them now."""
+        port = self._port(self.connector_file, r"^listen_port = (\d+)$", self.port)
+        control = self._port(self.control_file, r"^url = .*:(\d+)\"$", self.control_port)
+        udp = free_port(self.listen, port, socket.SOCK_DGRAM)
+        tcp = free_port(self.listen, control, socket.SOCK_STREAM)
+        for kind, old, new in (("UDP", port, udp), ("TCP", control, tcp)):
+            if old and old != new:
+                self.say(f"{kind} port {old} is taken; using {new}.")
+        url = json.dumps(f"https://{endpoint(self.listen, tcp)}")
+        where = f"[{self.listen}]" if ":" in self.listen else self.listen
+        listen = json.dumps(f"{where}:{tcp}")
+        write_private(self.control_file, _CONTROL.format(url=url, listen=listen))
+        connector = _CONNECTOR.format(
+            listen=json.dumps(self.listen),
+            port=udp,
+            url=url,
+            ca=json.dumps(PrivateCA.open(self.folder / "authority", time.time()).pin),
+            allow=json.dumps(allow),
+            secrets=json.dumps(secrets),
         )
-        write_private(self.connector_file, f'{text}{where}policies = ["owner"]\n{toml}')
-        write_private(self.client_file, self.client_file.read_text("utf-8") + where + entry)
+        write_private(self.connector_file, connector)
+        if not self.client_file.exists():
+            write_private(self.client_file, _CLIENT)
 
-    def _host_keys(self) -> str:
-        """The map's line with the keys that the connector's SSH proxy will show."""
-        from border0.proxies.ssh.adapters.hostkeys import HostKeys
-
-        return f"host_keys = {json.dumps(HostKeys(self.folder / 'ssh').lines())}\n"
-
-    def _move_port(self) -> None:
-        text = self.connector_file.read_text("utf-8")
-        found = re.search(r"^listen_port = (\d+)$", text, re.M)
-        listen = re.search(r'^listen_address = "([^"]*)"$', text, re.M)
-        if found is None or listen is None:
-            return  # edited by hand: the connector says what is wrong
-        old, where = int(found[1]), self.listen or listen[1]
-        port = free_udp_port(where, old)
-        if port != old:
-            self.say(f"UDP port {old} is taken; using {port}.")
-        text = text.replace(found[0], f"listen_port = {port}")
-        text = text.replace(listen[0], f"listen_address = {json.dumps(where)}")
-        write_private(self.connector_file, text)
-        client = self.client_file.read_text("utf-8")
-        line = f"endpoint = {json.dumps(endpoint(where, port))}"
-        write_private(
-            self.client_file, re.sub(r"^endpoint = .*$", lambda _: line, client, flags=re.M)
-        )
+    @staticmethod
+    def _port(path: Path, pattern: str, default: int) -> int:
+        try:
+            found = re.search(pattern, path.read_text("utf-8"), re.M)
+        except OSError:
+            return default
+        return int(found[1]) if found else default
 
 
-_DEMO_SSH = """\
-[socket.upstream_configuration]
-service_type = "ssh"
-[socket.upstream_configuration.ssh_service_configuration]
-ssh_service_type = "connector_built_in_ssh_service"
-"""
+_DEMO_SSH: dict[str, Any] = {
+    "name": "demo-ssh",
+    "description": "a shell of the user who runs quickstart",
+    "socket_type": "ssh",
+    "port": 22,
+    "recording_enabled": True,
+    "upstream_configuration": {
+        "service_type": "ssh",
+        "ssh_service_configuration": {"ssh_service_type": "connector_built_in_ssh_service"},
+    },
+}
 
-_DEMO_HTTP = """\
-[socket.upstream_configuration]
-service_type = "http"
-[socket.upstream_configuration.http_service_configuration]
-http_service_type = "connector_file_server"
-[socket.upstream_configuration.http_service_configuration.fileserver_http_service_configuration]
-top_level_directory = "demo-http"
-"""
+
+def _demo_http(folder: Path) -> dict[str, Any]:
+    service = {
+        "http_service_type": "connector_file_server",
+        "fileserver_http_service_configuration": {"top_level_directory": str(folder)},
+    }
+    return {
+        "name": "demo-http",
+        "description": "the files of an example folder",
+        "socket_type": "http",
+        "port": 80,
+        "recording_enabled": True,
+        "upstream_configuration": {
+            "service_type": "http",
+            "http_service_configuration": service,
+        },
+    }
+
+
+def _body(item: Exposed) -> dict[str, Any]:
+    """What the API's `POST /socket` takes."""
+    return {
+        "name": item.name,
+        "socket_type": item.socket_type,
+        "port": item.port,
+        "recording_enabled": True,
+        "upstream_configuration": item.configuration(),
+    }
+
+
+def _upstream_here(item: Exposed) -> list[str]:
+    """What `[local] allow` must name for it: a service on this very machine, by its address."""
+    if item.host != "localhost":
+        try:
+            if not is_special(ip_address(item.host)):
+                return []
+        except ValueError:
+            return []
+    host = f"[{item.host}]" if ":" in item.host else item.host
+    return [f"{host}:{item.upstream_port}"]
 
 
 def endpoint(listen: str, port: int) -> str:
@@ -231,17 +239,22 @@ def endpoint(listen: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def free_udp_port(listen: str, wanted: int) -> int:
-    """`wanted`, or the next port above it that nobody has; for 0 any that nobody has."""
+def free_port(listen: str, wanted: int, kind: int) -> int:
+    """`wanted`, or the next port above it that nobody has; for 0 any that nobody has.
+
+    :param kind: SOCK_DGRAM or SOCK_STREAM.
+    """
     family = socket.AF_INET6 if ":" in listen else socket.AF_INET
     for port in range(wanted, min(wanted + 200, 65536)):
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        with socket.socket(family, kind) as probe:
+            if kind == socket.SOCK_STREAM:  # what a server before us left in TIME-WAIT is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((listen, port))
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise ConfigError(f"no free UDP port between {wanted} and {wanted + 199} on {listen}")
+    raise ConfigError(f"no free port between {wanted} and {wanted + 199} on {listen}")
 
 
 def write_private(path: Path, text: str) -> None:

@@ -6,12 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from border0 import __version__
-from border0._build_info import build_info
 from border0.cli import expose
 from border0.cli.quickhome import Home
 
-TEXT = "run a connector with two demo services on this machine, ready for `border0 client`"
+TEXT = "run a control plane and a connector with two demo services on this machine, for this user"
 
 
 def register(commands: Any) -> None:
@@ -38,11 +36,14 @@ def register(commands: Any) -> None:
     command.add_argument(
         "--check", action="store_true", help="try all of it in a temporary home, then clean up"
     )
+    command.add_argument(
+        "--new-link", action="store_true", help="print another link for the first sign-in"
+    )
     command.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare the home, say what to type next, become the connector."""
+    """Prepare the home, then become the process that serves it and says what to type next."""
     if options.check:
         from border0.cli import quickcheck
 
@@ -50,12 +51,9 @@ def run(options: argparse.Namespace) -> int:
     folder = options.home or Path(os.environ.get("BORDER0_HOME") or Path.home() / ".border0")
     home = Home(folder.absolute(), options.listen, say=print)
     choose_demos(home, options)
-    new = home.is_new
     home.prepare([expose.parse(url, options.password) for url in options.expose])
-    for line in advice(home, new):
-        print(line)
     sys.stdout.flush()
-    arguments = command_line(home)
+    arguments = command_line(home, *(["--new-link"] if options.new_link else []))
     os.execv(arguments[0], arguments)
 
 
@@ -87,49 +85,17 @@ def login_shell() -> str:
         return ""
 
 
-def command_line(home: Home, level: str = "warn") -> list[str]:
-    """The connector's process in the foreground; its log shows trouble only."""
-    program = "from twisted.scripts.twistd import run; run()"
-    arguments = [sys.executable, "-c", program, "-n", "--pidfile="]
-    if sys.platform == "linux":
-        arguments.append("--reactor=border0")
-    return [
-        *arguments,
-        "border0-connector",
-        f"--config={home.connector_file}",
-        f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or level}",
-    ]
-
-
-def advice(home: Home, new: bool) -> list[str]:
-    """What to type next, in under ten lines."""
-    from border0.node.config import load
-
+def command_line(home: Home, *options: str, level: str = "warn") -> list[str]:
+    """Everything in one process in the foreground; its log shows trouble only."""
     program = Path(sys.argv[0])
-    name = "border0" if program.name != "border0" else shorter(program)
-    where = "" if home.folder == Path.home() / ".border0" else f" --home {shorter(home.folder)}"
-    build = build_info()
-    lines = [
-        f"border0 {__version__} ({build.kind}: {build.reason}) runs in {shorter(home.folder)}"
-        f"{'' if new else ' again'}. Ctrl-C stops it."
+    return [
+        *(sys.executable, "-P", "-m", "border0.processes.quickstart"),
+        f"--home={home.folder}",
+        f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or level}",
+        f"--program={shorter(program) if program.name == 'border0' else 'border0'}",
+        f"--label={shorter(home.folder)}",
+        *options,
     ]
-    services = load(home.client_file).services
-    if services:
-        lines.append("In a second terminal:")
-    for service in services[:4]:
-        client = f"  {name} client{where}"
-        if service.socket_type == "ssh":
-            lines.append(f"{client} ssh {service.name}")
-        elif service.protocol == "postgres":
-            lines.append(f"{client} psql {service.name}")
-        elif service.socket_type == "http":
-            lines.append(f"{client} tcp {service.name} --listen 8000   # http://127.0.0.1:8000/")
-        else:
-            lines.append(f"{client} tcp {service.name} --listen {service.port}")
-    lines.append(f"  {name} client{where} hosts          # everything you reach")
-    state = "" if not where else f" --state {shorter(home.folder)}"
-    lines.append(f"  {name} session ls{state or ' --state ~/.border0'}   # who did what")
-    return lines
 
 
 def shorter(path: Path) -> str:

@@ -27,7 +27,11 @@ log = Logger(namespace="border0.connector")
 
 
 class Doorkeeper:
-    """Answers for one socket."""
+    """Answers for one socket.
+
+    :param underlay: where a device is, as policies ask it, and the age of that in seconds.
+    :param source: where its packets come from, for the records; by default the same.
+    """
 
     def __init__(
         self,
@@ -39,10 +43,11 @@ class Doorkeeper:
         wall: Callable[[], float],
         sessions: "Sessions",
         connector_id: str = "",
+        source: Underlay | None = None,
     ) -> None:
         self.socket, self.policies, self.directory = socket, policies, directory
         self.store, self.underlay, self.wall, self.sessions = store, underlay, wall, sessions
-        self.connector_id = connector_id
+        self.connector_id, self.source = connector_id, source or underlay
         self._live: dict[Admission, tuple[DeviceEntry, str]] = {}
 
     @property
@@ -63,7 +68,11 @@ class Doorkeeper:
         if device is None:
             return self._refuse(Actor("", "", remote[0]), "", "", "no device has this address")
         address = self._address(device)
-        actor = Actor(device.user or device.service_account, device.name, address or remote[0])
+        if address is None and (source := self.source(device.public_key)) is not None:
+            seen = source[0] if source[1] <= ADDRESS_SECONDS else remote[0]
+        else:
+            seen = address or remote[0]
+        actor = Actor(device.user or device.service_account, device.name, seen)
         if closed := self.sessions.closed or self.socket.closed:
             return self._refuse(actor, "", "", closed, device=device)
         try:

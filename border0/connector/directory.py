@@ -5,6 +5,7 @@ inner address is the identity. This module does not know WireGuard.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address, ip_interface
 
 from border0.connector.config import DeviceEntry
@@ -20,7 +21,7 @@ class Directory:
         for device in devices:
             self.by_key[device.public_key] = device
             for text in device.addresses:
-                self._by_address[ip_interface(text).ip.packed] = device
+                self._by_address[_packed(text)] = device
 
     def at(self, host: str) -> DeviceEntry | None:
         """The device whose inner address is `host`, or None."""
@@ -28,6 +29,12 @@ class Directory:
             return self._by_address.get(ip_address(host).packed)
         except ValueError:
             return None
+
+
+@lru_cache(maxsize=65536)
+def _packed(text: str) -> bytes:
+    """The address in CIDR text; a directory is made anew with each change of one device."""
+    return ip_interface(text).ip.packed
 
 
 def subject_of(device: DeviceEntry) -> Subject:

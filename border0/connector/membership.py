@@ -10,7 +10,7 @@ from border0.secrets import Secret, resolve
 from border0.tables import Table
 from border0.trust import parse_pin
 
-FOLDER = "control"  # below state_dir
+FOLDER = "connector"  # below state_dir; a home may also hold a device's membership
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 

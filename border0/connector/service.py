@@ -94,7 +94,7 @@ class ProxyService(Service):
 
 
 class ConnectorService(MultiService):
-    """All proxies of one connector."""
+    """All proxies of one connector; `underlay` and `source` as in `Doorkeeper`."""
 
     def __init__(
         self,
@@ -102,8 +102,10 @@ class ConnectorService(MultiService):
         config: ConnectorConfig,
         underlay: Underlay,
         wall: Callable[[], float] = time.time,
+        source: Underlay | None = None,
     ) -> None:
         super().__init__()
+        self.source = source
         self.reactor, self.config, self.underlay, self.wall = reactor, config, underlay, wall
         self.store = RecordStore(config.state_dir, reactor, org=config.org)
         self.store_service = StoreService(self.store)
@@ -148,6 +150,7 @@ class ConnectorService(MultiService):
             self.wall,
             self.sessions,
             self.config.id,
+            self.source,
         )
         factory = self._factory(socket, doorkeeper)
         self._doorkeepers[socket.name] = doorkeeper

@@ -21,7 +21,8 @@ from border0.control.push.messages import Key
 from border0.control.reach import Reach
 from border0.policy.model import Policy, Subject
 
-_PRUNED = frozenset(("node", "socket", "policy", "attachment", "membership"))
+_PRUNED = frozenset(("node", "socket", "policy", "attachment", "membership", "configuration"))
+_HOSTED = ("socket", "attachment", "configuration")  # what a connector gets of each socket of its
 
 
 @dataclass(slots=True)
@@ -263,7 +264,7 @@ class NetMap:
             keys += [("socket", socket) for socket in self._reach.sockets_of(principal)]
         else:
             for socket in self._hosted.get(node, ()):
-                keys += (("socket", socket), ("attachment", socket))
+                keys += [(kind, socket) for kind in _HOSTED]
             keys += [("policy", policy) for policy in self._policies_at.get(node, ())]
             keys += [("membership", each) for each in self._visitors.get(node, ())]
         statements = self._statements
@@ -370,8 +371,8 @@ class NetMap:
         for connector in old ^ connectors:
             comes = connector in connectors
             move = self._enter if comes else self._leave
-            move(connector, ("socket", socket))
-            move(connector, ("attachment", socket))
+            for kind in _HOSTED:
+                move(connector, (kind, socket))
             join(self._hosted, connector, socket, comes)
             self._count_policies(connector, attached, 1 if comes else -1)
             for principal in self._reach.principals_of(socket):

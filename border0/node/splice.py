@@ -25,14 +25,12 @@ class Leg(Protocol):
         self.ended = False  # the remote has said everything
         self.shut = False  # we have
         self.gone = False
-        self._flush: Callable[[], None] | None = None  # has the other leg's bytes sent at once
+        self._pass: Callable[[bytes], None]  # to the other leg, sent at once where that is ours
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on."""
         if self.other is not None and not self.other.gone:
-            self.other.transport.write(data)  # type: ignore[union-attr]
-            if self._flush is not None:
-                self._flush()
+            self._pass(data)
 
     def readConnectionLost(self) -> None:
         """The remote ended its direction: end the other leg's after what is queued."""
@@ -104,8 +102,8 @@ def join(first: Leg, second: Leg, early: bytes = b"") -> None:
     first.other, second.other = second, first
     one.registerProducer(two, True)
     two.registerProducer(one, True)
-    first._flush = getattr(two, "flush", None)
-    second._flush = getattr(one, "flush", None)
+    first._pass = getattr(two, "send", two.write)
+    second._pass = getattr(one, "send", one.write)
     for leg, transport in ((first, one), (second, two)):
         if not leg.ended:
             transport.resumeProducing()

@@ -1,8 +1,8 @@
 """The addresses of this machine at which devices may find its WireGuard port.
 
-Linux only: `/proc/net/fib_trie` and `/proc/net/if_inet6` list every address. Elsewhere, and when
-they cannot be read, those from which packets would leave towards the control plane. Addresses that
-others see (behind a NAT) are not known here.
+The one from which packets would leave towards the control plane comes first. On Linux
+`/proc/net/fib_trie` and `/proc/net/if_inet6` list all others. Addresses that others see (behind a
+NAT) are not known here.
 """
 
 import re
@@ -30,7 +30,7 @@ def local_endpoints(
     """
     if listen:
         return [_text(ip_address(listen), port)]
-    found = listed() or towards_addresses(towards)
+    found = towards_addresses(towards) + listed()
     inside = list(without)
     good = [
         each

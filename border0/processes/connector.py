@@ -9,7 +9,7 @@ import signal
 import sys
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
@@ -28,7 +28,6 @@ from border0.keys import decode_key, encode_key, load_private_key
 from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
 from border0.processes import logs
-from border0.processes.following import ControlClient
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.lock import FolderLock
@@ -36,6 +35,9 @@ from border0.processes.memory import settle
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
+
+if TYPE_CHECKING:
+    from border0.processes.following import ControlClient
 
 # How long clients have, when the process stops, to read why their sessions end.
 DRAIN_SECONDS = 0.25
@@ -48,8 +50,8 @@ class Options(usage.Options):
 
     synopsis = "--config FILE [options]"
     longdesc = (
-        "Runs a border0 connector from a stand-alone TOML file. The public key that devices need "
-        "is printed at start."
+        "Runs a border0 connector from a TOML file, which stands alone or names a control plane. "
+        "The public key that devices need is printed at start."
     )
     optParameters = [
         ["config", "c", "connector.toml", "The configuration file."],
@@ -99,6 +101,8 @@ class Options(usage.Options):
 class ConnectorProcess(MultiService):
     """All services of one connector; knows how to log, reload and say how it is."""
 
+    control: "ControlClient | None"
+
     def __init__(self, reactor: Any, config: ConnectorConfig, observer: Any = None) -> None:
         super().__init__()
         self.reactor, self.config, self.observer = reactor, config, observer
@@ -109,13 +113,16 @@ class ConnectorProcess(MultiService):
         self.device = Device(
             private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=config.mtu
         )
-        self.control: ControlClient | None = None
+        self.control = None
         where = self.underlay
         if config.control is not None:
+            # What stands alone does not load the client of a control plane (some 8 MB).
+            from border0.processes.following import ControlClient
+
             self.control = ControlClient(reactor, config, self.device.public_key, self.underlay)
             self.config = config = self.control.config
             where = self.control.address_of
-        self.connector = ConnectorService(reactor, config, where)
+        self.connector = ConnectorService(reactor, config, where, source=self.underlay)
         self.stack = Stack(
             mtu=config.mtu,
             random_bytes=os.urandom,

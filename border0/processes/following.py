@@ -1,8 +1,8 @@
 """A connector that follows a control plane: what it says is applied, and what it forgot is denied.
 
 One service, `control-client`: it joins when this machine has not joined and has a code, then keeps
-a `Follower`. Every second it asks whether live sessions may go on (addresses and times change by
-themselves) and how long there was no contact.
+a `Follower`, and a `Delivery` of the records. Every second it asks whether live sessions may go on
+(addresses and times change by themselves) and how long there was no contact.
 """
 
 import time
@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from border0.audit.events import Actor
 from border0.connector.admission import Underlay
 from border0.connector.config import ConnectorConfig
+from border0.connector.delivery import Delivery
 from border0.connector.followed import Followed
 from border0.connector.joining import join_connector
 from border0.connector.membership import FOLDER, ControlEntry
@@ -142,6 +143,7 @@ class ControlClient(MultiService):
         self.where = Whereabouts(follower, self.underlay, self.control.offline_limit, follower.now)
         self._rebuild()
         follower.setServiceParent(self)
+        Delivery(self.reactor, self.local.state_dir, follower.records).setServiceParent(self)
 
     # -- what is said -----------------------------------------------------------------------
 

@@ -156,6 +156,7 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "socket_type": Field(_matches(_WORD), "a type of socket"),
         "connectors": Field(_list_of(_id, 0, 64), "a list of UUIDs"),
         "configuration_hash": Field(_matches(_HASH), "a SHA-256"),
+        "protocol": Field(_matches(_WORD), "a protocol", False),
     },
     "policy": {
         "name": Field(_line, "a name"),

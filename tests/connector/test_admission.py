@@ -86,6 +86,17 @@ class Door(TestCase):
                 {"user_id": "u-1", "device_id": "d-1", "socket_id": "s-1", "connector_id": "c-1"},
             )
 
+    async def test_records_show_the_source_where_the_place_is_unknown(self) -> None:
+        self.door.source = lambda _: ("203.0.113.5", 1.0)
+        self.live()
+        self.place = None
+        self.live()
+        self.door.source = lambda _: ("203.0.113.5", 601.0)
+        self.live()
+        starts = [line for line in await self.lines() if line["type"] == "session.start"]
+        found = [line["actor"]["address"] for line in starts]
+        self.assertEqual(found, ["198.51.100.7", "203.0.113.5", "100.64.0.2"])
+
     async def test_closed_lets_nobody_in_and_ends_sessions(self) -> None:
         reasons = self.live()
         self.sessions.closed = "no contact"

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from border0.connector.config import ConnectorConfig, read
 from border0.connector.directory import subject_of
 from border0.connector.followed import Followed
 from border0.errors import ConfigError
-from border0.keys import decode_key
 from border0.policy import decide
 from border0.policy.model import Situation
 from border0.prefixes import read_network
@@ -466,5 +466,11 @@ class ControlTable(Case):
             error = self.assertRaises(ConfigError, read, wrong, self.base / "c.toml")
             self.assertIn("the control plane says it", str(error))
 
-    def test_the_own_key_is_32_bytes(self) -> None:
-        self.assertEqual(decode_key("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAk="), OWN)
+    def test_the_documented_file(self) -> None:
+        page = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+        text = page.read_text("utf-8").partition("~~~toml\n")[2].partition("~~~")[0]
+        found = read(tomllib.loads(text.replace("…", "0" * 64)), self.base / "c.toml")
+        assert found.control is not None
+        self.assertEqual(found.control.offline_policy, "deny")
+        self.assertTrue(found.local.may_dial("127.0.0.1", 5432))
+        self.assertTrue(found.local.may_read("from:env:SHOP_PW"))

@@ -222,6 +222,32 @@ class TransportTests(unittest.SynchronousTestCase):
         self.assertEqual(far.data, b"")
         self.assertLess(len(chunks), 10)
 
+    def test_send_books_no_turn(self) -> None:
+        near, far = Recorder(), Recorder()
+        self.join(near, far)
+        self.pair.run(1.0)
+        moved = self.pair.moved
+        asked: list[float] = []
+        later = self.pair.clock.callLater
+
+        def call_later(seconds: float, *args: object) -> object:
+            asked.append(seconds)
+            return later(seconds, *args)
+
+        self.pair.clock.callLater = call_later  # type: ignore[method-assign, assignment]
+        near.transport.send(b"key")
+        self.assertEqual(self.pair.moved, moved + 1)
+        self.assertNotIn(0, asked)
+        near.transport.send(b"")
+        self.assertEqual(self.pair.moved, moved + 1)
+        self.pair.run(0.05)
+        self.assertEqual(far.data, b"key")
+        # What is only written goes at the end of the turn, as before.
+        near.transport.write(b"board")
+        self.assertIn(0, asked)
+        self.pair.run(0.05)
+        self.assertEqual(far.data, b"keyboard")
+
     def test_paused_producing_closes_the_window(self) -> None:
         near, far = Recorder(), Recorder()
         self.join(near, far)

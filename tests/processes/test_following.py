@@ -2,7 +2,10 @@
 
 import base64
 import json
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -343,6 +346,37 @@ class OnlyPeopleAddNodes(Stage):
         self.plane.publish()
         process = await self.started()
         self.assertEqual(set(process.device.peers), {self.key("laptop")})
+
+
+class OnlyPeopleChangeGroups(Stage):
+    """A membership by a key that `signers` does not allow for it is none."""
+
+    signers = {
+        "control": tuple(each for each in TYPES if each != "membership"),
+        "people": ("membership",),
+    }
+
+    async def test_its_devices_are_no_peers(self) -> None:
+        self.org.membership("alice", by="people")
+        self.org.node("laptop")
+        self.org.membership("mallory", by="control")
+        self.org.node("intruder", owner=identifier("mallory"), addresses=["100.64.0.3"])
+        self.plane.publish()
+        process = await self.started()
+        self.assertEqual(set(process.device.peers), {self.key("laptop")})
+
+
+class Alone(SynchronousTestCase):
+    def test_without_a_control_plane_its_client_is_not_loaded(self) -> None:
+        program = (
+            "import sys, border0.processes.connector as _; "
+            "print([name for name in ('autobahn', 'treq') if name in sys.modules])"
+        )
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, env=environment, check=True
+        )
+        self.assertEqual(done.stdout, b"[]\n")
 
 
 class Addresses(SynchronousTestCase):

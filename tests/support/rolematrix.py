@@ -44,6 +44,8 @@ def permitted(table: Table, route: Route, role: str) -> bool:
     if route.permission in (PUBLIC, SELF):
         return True
     assert role in ROLES
+    if route.own and role in table.permissions[route.own]:
+        return True
     return role in table.permissions[route.permission]
 
 
@@ -76,6 +78,8 @@ def _make(
 
 def _example(info: inspect.Type, here: str, ids: Callable[[str, str], str]) -> Any:
     if isinstance(info, inspect.Metadata):
+        if "document" in (info.extra or {}):
+            return {}
         kind = (info.extra or {}).get("reference")
         return ids(kind, here) if kind else _example(info.type, here, ids)
     if isinstance(info, inspect.UnionType):

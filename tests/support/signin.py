@@ -71,7 +71,8 @@ class MemoryState:
         self.sessions.pop(digest, None)
 
     async def add_link(self, link: SetupLink) -> None:
-        self.links = {d: other for d, other in self.links.items() if other.org != link.org}
+        mine = (link.org, link.account)
+        self.links = {d: o for d, o in self.links.items() if (o.org, o.account) != mine}
         self.links[link.digest] = link
 
     async def link(self, digest: str) -> SetupLink | None:
@@ -156,12 +157,28 @@ class MemoryAccounts:
         self, link: str, now: float, login: str, name: str, factors: Factors
     ) -> Account | None:
         found = self.state.links.get(link)
-        if found is None or now >= found.expires or await self.find_login(login) is not None:
+        if found is None or now >= found.expires:
+            return None
+        account = self._whom(found)
+        if found.account:
+            if account is None or account.disabled or account.id in self.of:
+                return None
+        elif await self.find_login(login) not in (None, account):
             return None
         del self.state.links[link]
-        account = self.add(found.org, login, "owner", factors)
+        if account is None:
+            account = self.add(found.org, login, "owner")
+        if not found.account:
+            self.change(account, login=login)
+        self.of[account.id] = factors
         self.change(account, name=name)
         return self.accounts[account.id]
+
+    def _whom(self, link: SetupLink) -> Account | None:
+        if link.account:
+            return self.accounts.get(link.account)
+        owners = (a for a in self.accounts.values() if (a.org, a.role) == (link.org, "owner"))
+        return next((a for a in owners if a.id not in self.of and not a.disabled), None)
 
 
 class PlainPasswords:
@@ -188,12 +205,20 @@ class Control:
 
     start = 1_750_000_000.0
 
-    def __init__(self, table: Table | None = None, owns: Any = None, **site: Any) -> None:
+    def __init__(
+        self,
+        table: Table | None = None,
+        owns: Any = None,
+        storage: Any = None,
+        answers: Any = None,
+        **site: Any,
+    ) -> None:
+        """`storage`: in place of the one in memory, an `Accounts` that is the rest as well."""
         self.clock = Clock()
         self.audit: list[AuditEntry] = []
         self.audit_broken = False
-        self.state = MemoryState()
-        self.accounts = MemoryAccounts(self.state)
+        self.state: Any = storage or MemoryState()
+        self.accounts: Any = storage or MemoryAccounts(self.state)
         self.passwords = PlainPasswords()
         self.sessions = Sessions(self.state, bytes(range(32)))
         self.links = SetupLinks(self.state)
@@ -214,6 +239,7 @@ class Control:
             audit=self._record,
             clock=self.now,
             owns=owns,
+            answers=answers,
         )
         root = Resource()
         root.putChild(b"api", self.api)
@@ -248,6 +274,6 @@ class Control:
         text: Secret = now_of(made)[0]
         return text.reveal()
 
-    def link(self, org: str) -> str:
-        text: Secret = now_of(self.links.issue(org, ORIGIN, self.now()))
+    def link(self, org: str, account: str = "") -> str:
+        text: Secret = now_of(self.links.issue(org, ORIGIN, self.now(), account))
         return text.reveal().removeprefix(ORIGIN)

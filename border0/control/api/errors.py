@@ -36,9 +36,15 @@ class ErrorText(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class ErrorAnswer(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of every answer with a status of 400 or more."""
+    """The body of every answer with a status of 400 or more.
+
+    The last two members are Border0's own, for clients that know its API: the same sentence, and
+    the answer's status.
+    """
 
     error: ErrorText
+    error_message: str
+    status_code: int
 
 
 class ApiError(Border0Error):
@@ -63,9 +69,8 @@ class ApiError(Border0Error):
     def body(self, request_id: str) -> bytes:
         """The JSON text of the answer."""
         fields = [ErrorField(*field) for field in self.fields]
-        return msgspec.json.encode(
-            ErrorAnswer(ErrorText(self.code, self.message, request_id, fields))
-        )
+        text = ErrorText(self.code, self.message, request_id, fields)
+        return msgspec.json.encode(ErrorAnswer(text, self.message, self.status))
 
 
 def bad_request(message: str, code: str = "bad_request") -> ApiError:

@@ -1,6 +1,7 @@
 """The description of a route table in OpenAPI 3.1.
 
-Source: OpenAPI 3.1.1 §4.8; JSON Schema 2020-12. Extensions: `x-permission` and `x-audit`.
+Source: OpenAPI 3.1.1 §4.8; JSON Schema 2020-12. Extensions: `x-permission`,
+`x-permission-own` (enough for one's own things) and `x-audit`.
 """
 
 from typing import Any
@@ -61,6 +62,8 @@ def _operation(route: Route, schemas: list[tuple[Any, dict[str, Any]]]) -> dict[
         },
         "x-permission": route.permission,
     }
+    if route.own:
+        operation["x-permission-own"] = route.own
     if route.audit:
         operation["x-audit"] = route.audit
     if route.permission == PUBLIC:

@@ -21,7 +21,13 @@ from twisted.web.server import NOT_DONE_YET
 from border0.control.api import errors
 from border0.control.api.errors import ApiError, FieldError
 from border0.control.api.guard import Guard
-from border0.control.api.idempotency import Answers, Recorded, check_key, fingerprint
+from border0.control.api.idempotency import (
+    Answers,
+    KeptAnswers,
+    Recorded,
+    check_key,
+    fingerprint,
+)
 from border0.control.api.limits import Limiter, Rate, address_key
 from border0.control.api.openapi import describe
 from border0.control.api.paging import expected_version, is_current
@@ -48,6 +54,7 @@ from border0.control.api.web import (
     send,
     send_error,
 )
+from border0.control.store.errors import Unavailable
 from border0.secrets import Secret
 
 COOKIE = "__Host-border0"
@@ -104,7 +111,7 @@ class ApiResource(Resource):
         audit: Audit,
         clock: Callable[[], float],
         owns: Owns | None = None,
-        answers: Answers | None = None,
+        answers: KeptAnswers | None = None,
         title: str = "border0",
         version: str = "1",
     ) -> None:
@@ -114,7 +121,7 @@ class ApiResource(Resource):
             raise ValueError(f"{named[0]}: ids need somebody who knows whose they are")
         self.table, self.guard, self.clock = table, guard, clock
         self._authenticate, self._audit, self._owns = authenticate, audit, owns
-        self._answers = answers or Answers()
+        self._answers: KeptAnswers = answers or Answers()
         self._failures = Limiter(FAILURE_RATE)
         self._rates = {route.name: Limiter(route.rate) for route in table.routes}
         self._openapi_rate = Limiter(OPENAPI_RATE)
@@ -141,6 +148,12 @@ class ApiResource(Resource):
             status, headers, body = await self._answer(request, request_id)
         except ApiError as error:
             send_error(request, error, request_id)
+            return
+        except Unavailable as error:
+            self.log.error(
+                "request {request_id} failed: {error}", request_id=request_id, error=str(error)
+            )
+            send_error(request, errors.busy(), request_id)
             return
         except Exception:
             self.log.failure("request {request_id} failed", request_id=request_id)
@@ -170,7 +183,11 @@ class ApiResource(Resource):
             call.principal = await self._caller(request, host, method, address, now)
         key = call.principal.key if route.permission != PUBLIC else address_key(address)
         _limit(self._rates[route.name], key, now)
-        if not permits(call.principal, route.permission, self.table.permissions):
+        allowed = permits(call.principal, route.permission, self.table.permissions)
+        call.own_only = not allowed
+        if not allowed and route.own:
+            allowed = permits(call.principal, route.own, self.table.permissions)
+        if not allowed:
             reason = f"it needs the permission {route.permission}"
             await self._record(call, "denied", reason)
             raise errors.forbidden(reason)
@@ -247,17 +264,27 @@ class ApiResource(Resource):
         self, request: Request, call: Call, caller: str, key: str, raw: bytes
     ) -> Recorded:
         mark = fingerprint(request.method.decode("ascii"), request.uri.decode("latin-1"), raw)
-        recorded = self._answers.begin(caller, key, mark, call.now)
+        recorded = await self._answers.begin(caller, key, mark, call.now)
         if recorded is not None:
             status, headers, body = recorded
             return status, (*headers, ("Idempotency-Replayed", "true")), body
         try:
             answer = await self._run(request, call)
-        except BaseException:
-            self._answers.abandon(caller, key)
+        except Exception:
+            await self._kept(call, self._answers.abandon(caller, key))
             raise
-        self._answers.complete(caller, key, None if call.route.one_time else answer)
+        kept = None if call.route.one_time else answer
+        await self._kept(call, self._answers.complete(caller, key, kept))
         return answer
+
+    async def _kept(self, call: Call, done: Awaitable[None]) -> None:
+        """What the request did is done, or not: that its answer is not kept does not change it."""
+        try:
+            await done
+        except Exception:
+            self.log.failure(
+                "the answer to request {request_id} is not kept", request_id=call.request_id
+            )
 
     async def _run(self, request: Request, call: Call) -> Recorded:
         route = call.route

@@ -74,6 +74,8 @@ class Call:
 
     `target` and `details` go to the audit entry and may be added to. A handler that writes the
     entry itself, in the transaction of its change, takes it from `entry()` and sets `audited`.
+    `own_only` says that the caller has no more than the route's permission for their own things:
+    the handler must then find nothing else.
     """
 
     __slots__ = (
@@ -83,6 +85,7 @@ class Call:
         "details",
         "expected",
         "now",
+        "own_only",
         "params",
         "principal",
         "query",
@@ -101,6 +104,7 @@ class Call:
         self.target: dict[str, str] = {}
         self.details: dict[str, object] = {}
         self.audited = False
+        self.own_only = False
 
     @property
     def org(self) -> str:
@@ -137,6 +141,7 @@ class Route(NamedTuple):
     segments: tuple[tuple[str, str], ...]  # ("", literal) or (name, kind)
     handler: Handler
     permission: str
+    own: str
     audit: str
     body: Any
     decoder: "msgspec.json.Decoder[Any] | None"
@@ -186,6 +191,7 @@ class Table:
         path: str,
         *,
         permission: str,
+        own: str = "",
         audit: str = "",
         body: Any = None,
         query: Any = None,
@@ -200,6 +206,7 @@ class Table:
 
         :param path: below the prefix: `/socket/{id:socket}`; a parameter has a kind, the kind of
             object whose id it is, or `text`.
+        :param own: a permission that is enough for the caller's own things, see `Call.own_only`.
         :param versioned: the change must name the version it is based on by If-Match.
         :param one_time: the answer holds a secret and is never kept for a repeated request.
         :raises ValueError: no or an unknown permission, a change without audit action, a public
@@ -212,6 +219,8 @@ class Table:
             permission not in self.permissions or not is_permission(permission)
         ):
             raise ValueError(f"{where}: a route names one of the known permissions")
+        if own and (permission in (PUBLIC, SELF) or own not in self.permissions):
+            raise ValueError(f"{where}: the permission for own things is one of the known ones")
         if permission == PUBLIC and limit is None:
             raise ValueError(f"{where}: a public route names its rate limit")
         if method != "GET" and not audit:
@@ -239,6 +248,7 @@ class Table:
                 segments,
                 handler,
                 permission,
+                own,
                 audit,
                 body,
                 None if body is None else msgspec.json.Decoder(body),

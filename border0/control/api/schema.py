@@ -49,6 +49,14 @@ def refers(kind: str) -> msgspec.Meta:
     return msgspec.Meta(pattern=UUID_PATTERN, extra={"reference": kind})
 
 
+def document() -> msgspec.Meta:
+    """The mark of a field that holds a JSON document of its own, which the handler checks whole.
+
+    Only `Annotated[dict[str, Any], document()]`: a policy, an upstream configuration.
+    """
+    return msgspec.Meta(extra={"document": True})
+
+
 def is_id(text: str) -> bool:
     """Whether `text` is a lower-case UUID."""
     return _UUID.fullmatch(text) is not None
@@ -200,6 +208,9 @@ def _children(info: inspect.Type) -> list[inspect.Type]:
 
 
 def _nested(info: inspect.Type, seen: set[type]) -> Iterator[inspect.Type]:
+    if isinstance(info, inspect.Metadata) and "document" in (info.extra or {}):
+        if isinstance(info.type, inspect.DictType):
+            return
     if isinstance(info, inspect.StructType):
         if info.cls in seen:
             return

@@ -141,6 +141,7 @@ class ApiSite(Site):
     """
 
     protocol: Any
+    noisy = False
 
     def __init__(
         self,

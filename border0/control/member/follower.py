@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from border0.control.member.state import AUTHORITY_FILE, MemberState
 from border0.control.push.adapters.client import PushClient
+from border0.control.push.adapters.records import RecordSender
 from border0.control.push.client import MapClient
 from border0.control.push.events import (
     Applied,
@@ -52,7 +53,7 @@ class Follower(Service):
 
     Attributes: `ledger` (what counts), `refused` (why a statement of the map does not), `network`
     and `org_name` (of the enrolment), `refusal` (the word with which the control plane last sent
-    this node away, "" once it is in again).
+    this node away, "" once it is in again), `records` (sends record lines, see `RecordSender`).
 
     :param changed: called after each applied map, change of soft state, connection and
         disconnection, and when a statement expires; what it raises is logged.
@@ -81,9 +82,12 @@ class Follower(Service):
         self.org_name = state.org_name
         self.refusal = ""
         self.failure = ""  # why the last map could not be saved
+        self.records = RecordSender(self._act)
         self._changed, self._command = changed, command
         self._uniform = uniform or SystemRandom().random
         self._contact = state.load_contact()
+        # A clock that was set back must not make the last contact newer than it can be.
+        self._contact.last = min(self._contact.last, wall())
         self._heard: float | None = None  # monotonic time of the last contact in this process
         self._seen: dict[str, Seen] = {}
         self._refusals: dict[str, str] = {}
@@ -286,6 +290,7 @@ class Follower(Service):
             except Exception:
                 log.failure("command {verb} failed", verb=command.verb)
                 self.answer(command.id, False, "it failed; the log says why")
+        self.records.happened(events)
 
     def _reconnected(self, there: bool) -> None:
         if not there:
@@ -326,6 +331,7 @@ class Follower(Service):
         entries = self.machine.map.entries
         statements: list[Statement] = []
         where: dict[int, Key] = {}
+        before = dict(self.refused)
         for key in list(keys):
             self.refused.pop(key, None)
             entry = entries.get(key)
@@ -336,16 +342,15 @@ class Follower(Service):
                 if (statement.type, statement.body.get("id")) != key:
                     raise StatementError("malformed", f"it stands under {' '.join(key)}")
             except StatementError as malformed:
-                self._refuse(key, malformed)
+                self.refused[key] = malformed
                 continue
             where[id(statement)] = key
             statements.append(statement)
         for statement, error in self.ledger.accept_all(statements, self.wall()):
-            self._refuse(where[id(statement)], error)
-
-    def _refuse(self, key: Key, error: StatementError) -> None:
-        self.refused[key] = error
-        log.warn("statement refused: {key}: {why}", key=" ".join(key), why=str(error))
+            self.refused[where[id(statement)]] = error
+        for key, why in self.refused.items():
+            if str(before.get(key)) != str(why):
+                log.warn("statement refused: {key}: {why}", key=" ".join(key), why=str(why))
 
     def _is_newest(self) -> bool:
         """Whether the head of the map is the one that counts."""

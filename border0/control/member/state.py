@@ -18,6 +18,7 @@ import json
 import os
 import stat
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -190,7 +191,8 @@ class MemberState:
                 str(node): [str(each) for each in found]
                 for node, found in dict(data.get("endpoints", {})).items()
             }
-            return Contact(float(data.get("last", 0.0)), endpoints)
+            last = float(data.get("last", 0.0))
+            return Contact(last if isfinite(last) else 0.0, endpoints)
         except (Border0Error, ValueError, TypeError, AttributeError):
             return Contact()
 

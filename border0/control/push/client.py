@@ -2,7 +2,8 @@
 
 The machine lives as long as the node; connections come and go (`connected`, `disconnected`). It
 asks for its whole map when a revision is missing or a fingerprint differs, and again until one
-comes. It drops a connection on which nothing was heard for 90 seconds.
+comes. It drops a connection on which nothing was heard for 90 seconds. It sends one batch of
+records at a time, and again on the next connection until the server has answered it.
 
 Source: "Exponential Backoff And Jitter" (full jitter) for `backoff`. Not here: sockets, clocks, the
 machine key, and any judgement of statements: what is in the map is what the server sent.
@@ -10,7 +11,7 @@ machine key, and any judgement of statements: what is in the map is what the ser
 
 from base64 import b64decode, b64encode
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from border0.control.push import messages as wire
 from border0.control.push.events import (
@@ -28,6 +29,7 @@ from border0.control.push.events import (
 from border0.control.push.messages import ProtocolError
 from border0.control.push.nodemap import Gathering, NodeMap
 from border0.control.push.softstate import SoftState
+from border0.control.push.upload import UNANSWERED, Upload
 
 OPENING = 30.0  # seconds until the server must have answered the hello
 SILENT = 90.0  # seconds without a word after which the connection counts as dead
@@ -46,6 +48,24 @@ def backoff(attempt: int, uniform: Callable[[], float], retry_after: float = 0.0
     """
     ceiling = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(max(attempt, 0), 16))
     return min(max(retry_after, 0.0), 3600.0) + uniform() * ceiling
+
+
+def status_of(refusals: Mapping[str, str]) -> wire.Status:
+    """A status that fits into a frame: at most 256 sockets, long reasons cut.
+
+    :raises ValueError: an id that no socket has.
+    """
+    chosen = sorted(refusals.items())[: wire.MAX_REFUSALS]
+    for length in (256, 128, 24):
+        status = wire.Status({socket: reason[:length] for socket, reason in chosen})
+        frame = wire.encode(status)
+        if len(frame) <= wire.MAX_NODE_FRAME:
+            break
+    try:
+        wire.parse_to_server(frame)
+    except ProtocolError as error:
+        raise ValueError(str(error)) from None
+    return status
 
 
 class MapClient:
@@ -79,6 +99,8 @@ class MapClient:
         self._events: list[Event] = []
         self._answers: OrderedDict[str, wire.Ack | None] = OrderedDict()
         self._reported: list[str] = []
+        self._status: wire.Status | None = None
+        self._upload = Upload()
 
     # -- the connection ---------------------------------------------------------------------
 
@@ -103,6 +125,7 @@ class MapClient:
         self._gathering = None
         self._asked = None
         self.synced = False
+        self._upload.disconnected()
 
     def _send(self, message: wire.Message, now: float) -> None:
         if self._write is not None:
@@ -119,6 +142,35 @@ class MapClient:
         self._reported = endpoints[: wire.MAX_ENDPOINTS]
         if self._state == "open":
             self._send(wire.Report(self._reported), now)
+
+    def status(self, refusals: Mapping[str, str], now: float) -> None:
+        """Tell which sockets (ids) are not served, and why; all of them each time.
+
+        It is told now and on each later connection.
+
+        :raises ValueError: an id that no socket has.
+        """
+        self._status = status_of(refusals)
+        if self._state == "open":
+            self._send(self._status, now)
+
+    def send_records(self, text: str, now: float) -> int:
+        """Send a batch of record lines, joined by line feeds; `Recorded` tells the answer.
+
+        It is held until then, and sent from its beginning on each later connection.
+
+        :return: the number of the batch.
+        :raises ValueError: the last one is not answered yet, or this one is empty or too long.
+        """
+        number = self._upload.begin(text)
+        if self._state == "open":
+            self._upload_now(now)
+        return number
+
+    def _upload_now(self, now: float) -> None:
+        if self._write is not None and self._upload.text:
+            self._sent = now
+            self._upload.write(self._write, now)
 
     def answer(self, command: str, ok: bool, detail: str, now: float) -> None:
         """Acknowledge a command.
@@ -147,6 +199,8 @@ class MapClient:
             deadlines.append(self._opened + OPENING)
         if self._asked is not None:
             deadlines.append(self._asked + RESYNC_AGAIN)
+        if self._upload.written is not None:
+            deadlines.append(self._upload.written + UNANSWERED)
         return min(deadlines)
 
     def expire(self, now: float) -> str:
@@ -162,6 +216,8 @@ class MapClient:
                 return "behind"  # what it answers is older than what we have: try another time
             self._asked = None
             self._doubt("no answer to a resync", now)
+        if self._upload.written is not None and now >= self._upload.written + UNANSWERED:
+            return "records unanswered"
         if now >= self._sent + KEEPALIVE:
             self._send(wire.Keepalive(), now)
         return ""
@@ -222,6 +278,9 @@ class MapClient:
             self._state = "open"
             if self._reported:
                 self._send(wire.Report(self._reported), now)
+            if self._status is not None:
+                self._send(self._status, now)
+            self._upload_now(now)
 
     def _early(self, message: wire.ToNode, now: float) -> None:
         """Commands held for this node may come before its map, nothing else may."""
@@ -317,6 +376,9 @@ class MapClient:
                     self._events.append(SoftChanged("presence", fact.node))
         elif isinstance(message, wire.Command):
             self._command(message, now)
+        elif isinstance(message, wire.Recorded):
+            if (event := self._upload.answered(message)) is not None:
+                self._events.append(event)
         else:
             raise ProtocolError(f"a {type(message).__name__} may not come now")
 

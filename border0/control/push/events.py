@@ -54,6 +54,15 @@ class CommandReceived:
 
 
 @dataclass(slots=True)
+class Recorded:
+    """A batch of records is stored, or why it is not; the next one may be sent."""
+
+    batch: int
+    ok: bool
+    detail: str
+
+
+@dataclass(slots=True)
 class Bye:
     """The server is about to close: why, and how many seconds to stay away."""
 
@@ -75,4 +84,4 @@ class Seen:
     heard: float
 
 
-Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Bye | Lost
+Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye | Lost

@@ -3,7 +3,8 @@
 The server speaks first: challenge. The node answers with hello, whose signature is over
 `proof(nonce, node)`. Then the server sends welcome and exactly one of resume, delta or full
 (a map larger than one frame as begin, part ..., end), and later deltas, soft state, commands,
-keepalives; each side may close with bye.
+keepalives; each side may close with bye. A node sends its records in batches, one at a time, and
+each is answered by recorded.
 
 | field | meaning |
 |---|---|
@@ -12,6 +13,7 @@ keepalives; each side may close with bye.
 | put | statements to set: type, id, hash, and the envelope's exact text; one that is too long for a frame comes in `parts` consecutive pieces |
 | drop | [type, id] of statements that the node no longer needs |
 | batch, index | of begin, part, end: one number per map, the parts counted from 0 |
+| batch, part, more | of records: a number that rises on one connection, the parts counted from 0, whether another part follows |
 | stamp, ttl | soft state: the higher stamp wins on one connection; seconds until it is forgotten |
 
 A field that a reader does not know is ignored. Nothing here checks a statement: the envelope is
@@ -35,6 +37,9 @@ MAX_MAP = 256 * 1024 * 1024  # bytes of all envelopes of a node
 MAX_ENTRIES = 1_000_000  # statements of a node
 MAX_FACTS = 1024  # soft facts in one frame
 MAX_ENDPOINTS = 16
+MAX_RECORDS = 2 * 1024 * 1024  # bytes of one batch of records
+MAX_RECORD_PARTS = 256  # frames of one batch of records
+MAX_REFUSALS = 256  # sockets in one status
 PROOF_CONTEXT = b"border0 push proof v1\x00"
 
 
@@ -223,6 +228,29 @@ class Report(Message, tag="report"):
     endpoints: _Endpoints
 
 
+class Records(Message, tag="records"):
+    """Node: part `part` of a batch of record lines, which are joined by line feeds."""
+
+    batch: _Revision
+    part: Annotated[int, Meta(ge=0, lt=MAX_RECORD_PARTS)]
+    more: bool
+    data: Annotated[str, Meta(min_length=1, max_length=MAX_NODE_FRAME)]
+
+
+class Recorded(Message, tag="recorded"):
+    """Server: the batch is stored, or why not; then it may come again, as another batch."""
+
+    batch: _Revision
+    ok: bool
+    detail: _Short = ""
+
+
+class Status(Message, tag="status"):
+    """Node: the sockets that it does not serve, and why; all of them each time."""
+
+    refusals: Annotated[dict[_Id, _Short], Meta(max_length=MAX_REFUSALS)]
+
+
 class Keepalive(Message, tag="keepalive"):
     """Either side, when it was silent for a while; the server's says what the node should have."""
 
@@ -249,10 +277,11 @@ ToNode = (
     | Endpoints
     | Presence
     | Command
+    | Recorded
     | Keepalive
     | Bye
 )
-ToServer = Hello | Ack | Applied | Resync | Report | Keepalive | Bye
+ToServer = Hello | Ack | Applied | Resync | Report | Records | Status | Keepalive | Bye
 
 _to_node: msgspec.json.Decoder[ToNode] = msgspec.json.Decoder(ToNode)
 _to_server: msgspec.json.Decoder[ToServer] = msgspec.json.Decoder(ToServer)

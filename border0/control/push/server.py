@@ -4,17 +4,22 @@ The owner of the state tells the hub what a commit changed for whom (`changed`, 
 view shows it), and hands it messages and the time. The hub writes through its sessions. A change is
 written 50 ms after the first one of a burst, later ones at most every 200 ms; a session whose
 transport is full waits and then gets the newest state. Commands are written at once, again after a
-reconnect, and end with an answer or with their time.
+reconnect, and end with an answer or with their time. Batches of records are answered when the
+caller has stored them (`intake`).
 
 Not here: sockets, clocks, authentication (adapters), which statements a node needs (`netmap`).
 """
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
-from uuid import UUID
+from typing import Any
+
+from twisted.internet.defer import Deferred
 
 from border0.control.push import messages as wire
 from border0.control.push.changelog import ChangeLog
+from border0.control.push.commands import MAX_COMMANDS, Commands
+from border0.control.push.intake import Intake, no_store
 from border0.control.push.maphash import text
 from border0.control.push.messages import Key, ProtocolError
 from border0.control.push.session import NodeSession, PieceCache, View
@@ -30,7 +35,6 @@ STALLED = 120.0  # seconds that a transport may stay full
 SOFT_TTL = 600.0
 SOFT_REFRESH = 240.0
 SOFT_FRAME = 256  # facts in one frame
-MAX_COMMANDS = 256  # unanswered ones of one node
 RETRY_BEHIND = 10.0
 RETRY_UNKNOWN = 60.0
 
@@ -62,9 +66,14 @@ class Hub:
         self.answered: Callable[[str, str, bool, str], None] = _nothing  # node, command, ok, detail
         self.applied: Callable[[str, int], None] = _nothing  # node, revision
         self.seen: Callable[[str, bool, str], None] = _nothing  # node, online, address
+        self.status: Callable[[str, dict[str, str]], None] = _nothing  # node, why by socket
+        self.records: Callable[[str, str], Deferred[Any]] = no_store  # node, lines; fires: stored
         self._view = view
         self._peers = peers
-        self._random_bytes = random_bytes
+        self._intake = Intake(
+            lambda node, text: self.records(node, text),  # both are set later than this
+            lambda: self.wake(),
+        )
         self._keepalive = keepalive
         self._cache = PieceCache()
         self._dirty: dict[NodeSession, None] = {}
@@ -75,7 +84,9 @@ class Hub:
         self._stamp = 0
         self._endpoints: SoftState[list[str]] = SoftState()
         self._presence: SoftState[_Seen] = SoftState()
-        self._commands: dict[str, dict[str, tuple[bytes, float]]] = {}
+        self._commands = Commands(
+            random_bytes, lambda node, name, ok, detail: self.answered(node, name, ok, detail)
+        )
 
     def attach(
         self,
@@ -114,8 +125,7 @@ class Hub:
         session.soft.update(
             peer for peer in self._peers(node) if self._presence.get(peer, now) is not None
         )
-        for frame, _ in self._commands.get(node, {}).values():
-            session.outbox.append(frame)
+        session.outbox.extend(self._commands.frames(node))
         self._flush(session, now)
         self._cache.clear()
         self._notice(node, True, address, now)
@@ -143,6 +153,7 @@ class Hub:
     def detach(self, session: NodeSession, now: float) -> None:
         """The connection is gone."""
         session.drop("gone")
+        self._intake.forget(session)
         self._dirty.pop(session, None)
         if self.sessions.get(session.node) is session:
             del self.sessions[session.node]
@@ -209,18 +220,7 @@ class Hub:
         :return: its id; the answer comes by `answered`, with ok False when there was none.
         :raises ValueError: a verb or arguments that no command may have.
         """
-        name = str(UUID(bytes=self._random_bytes(16), version=4))
-        frame = wire.encode(wire.Command(name, verb, dict(arguments)))
-        try:
-            wire.parse_to_node(frame)
-        except ProtocolError as error:
-            raise ValueError(str(error)) from None
-        waiting = self._commands.setdefault(node, {})
-        if len(waiting) >= MAX_COMMANDS:
-            oldest = next(iter(waiting))
-            del waiting[oldest]
-            self.answered(node, oldest, False, "too many commands wait for this node")
-        waiting[name] = (frame, now + ttl)
+        name, frame = self._commands.add(node, verb, arguments, now + ttl)
         if self._scan is None:
             self._scan = now + SCAN
             self.wake()
@@ -268,13 +268,13 @@ class Hub:
             session.applied = message.revision
             self.applied(session.node, message.revision)
         elif isinstance(message, wire.Ack):
-            waiting = self._commands.get(session.node, {})
-            if waiting.pop(message.id, None) is not None:
-                if not waiting:
-                    del self._commands[session.node]
-                self.answered(session.node, message.id, message.ok, message.detail)
+            self._commands.acknowledge(session.node, message)
         elif isinstance(message, wire.Report):
             self.report(session.node, message.endpoints, now)
+        elif isinstance(message, wire.Records):
+            self._intake.receive(session, message, now)
+        elif isinstance(message, wire.Status):
+            self.status(session.node, message.refusals)
         elif isinstance(message, wire.Resync):
             self._resync(session, message, now)
         elif isinstance(message, wire.Bye):
@@ -294,12 +294,15 @@ class Hub:
 
     def next_deadline(self) -> float | None:
         """When `expire` wants to be called, in the seconds of `now`."""
+        if self._intake.answers:
+            return float("-inf")
         if self._due is None or self._scan is None:
             return self._scan if self._due is None else self._due
         return min(self._due, self._scan)
 
     def expire(self, now: float) -> None:
         """Flush what is due; keep alive, drop the silent, forget what is old."""
+        self._intake.flush(now)
         if self._due is not None and now >= self._due:
             self._due = None
             self._flushed = now
@@ -375,12 +378,8 @@ class Hub:
         if refresh:
             self._endpoints.expire(now)
             self._presence.expire(now)
-        for node, waiting in list(self._commands.items()):
-            for name in [name for name, (_, until) in waiting.items() if until <= now]:
-                del waiting[name]
-                self.answered(node, name, False, "the node did not answer in time")
-            if not waiting:
-                self._commands.pop(node, None)
+        self._intake.expire(now)
+        self._commands.expire(now)
 
     def _refresh_soft(self, session: NodeSession, now: float) -> None:
         """Write the facts of a connected node again, before they expire at its peers."""

@@ -82,14 +82,20 @@ class Desk:
         return value
 
     async def record(self, entry: AuditEntry) -> None:
-        """Make an audit entry durable that belongs to no change: a refusal, a sign-in."""
+        """Make an audit entry durable that belongs to no change: a refusal, a sign-in.
+
+        :raises ApiError: the store fails.
+        """
         if not entry.org:
             return  # nobody's: the log has it
-        await self.store.change(
-            lambda tx: audit_events.append(tx, [audit_line(entry, tx)]),
-            org=entry.org,
-            actor=entry.actor_id or SYSTEM,
-        )
+        try:
+            await self.store.change(
+                lambda tx: audit_events.append(tx, [audit_line(entry, tx)]),
+                org=entry.org,
+                actor=entry.actor_id or SYSTEM,
+            )
+        except StoreError as error:
+            raise translated(error) from error
 
 
 def audit_line(entry: AuditEntry, tx: Tx) -> str:

@@ -51,11 +51,16 @@ class Session(NamedTuple):
 
 
 class SetupLink(NamedTuple):
-    """The right to make the first administrator of an organisation, once."""
+    """The right to set a first password, once.
+
+    `account` is a user who has none yet; "" means the organisation's first owner: the one who is
+    there without a password, else a new user.
+    """
 
     digest: str
     org: str
     expires: float
+    account: str = ""
 
 
 class Grant(NamedTuple):
@@ -122,9 +127,12 @@ class Accounts(Protocol):
     def create_owner(
         self, link: str, now: float, login: str, name: str, factors: Factors
     ) -> Awaitable[Account | None]:
-        """Spend the set-up link of that digest and make the owner of its organisation.
+        """Spend the set-up link of that digest and give its user these factors.
 
-        One transaction: None when the link is unknown, spent or expired, or the login taken.
+        A link for a user leaves their login and role as they are. One for the first owner takes
+        `login`, and makes the user when no owner waits for a password.
+        One transaction: None when the link is unknown, spent or expired, its user has a password
+        or is disabled, or the login taken (then the link is not spent).
         """
 
 
@@ -144,7 +152,7 @@ class SignInState(Protocol):
         """Forget it, if it is there."""
 
     def add_link(self, link: SetupLink) -> Awaitable[None]:
-        """Keep a set-up link; earlier ones of the organisation end."""
+        """Keep a set-up link; earlier ones for the same account of the organisation end."""
 
     def link(self, digest: str) -> Awaitable[SetupLink | None]:
         """An unspent set-up link."""

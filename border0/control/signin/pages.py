@@ -37,15 +37,38 @@ async def html(title: str, *content: Any) -> bytes:
     return _DOCTYPE + await flattenString(None, page)
 
 
-def setup(hidden: Mapping[str, str], values: Mapping[str, str], totp: Secret, error: str) -> Tag:
-    """Make the first administrator."""
+def setup(
+    hidden: Mapping[str, str],
+    values: Mapping[str, str],
+    account: Account | None,
+    totp: Secret,
+    error: str,
+) -> Tag:
+    """Make the first administrator, or let a user set their first password.
+
+    :param account: the user whom the link is for; None for the first administrator.
+    """
+    if account is None:
+        words = "Make the first administrator of this server. The link works once."
+        label = "Make the administrator"
+        login: Any = _field(
+            "E-mail or login", "login", values, autocomplete="username", autocapitalize="none"
+        )
+    else:
+        words = "Choose the password that you will sign in with. The link works once."
+        label = "Set the password"
+        # Password managers look for the name in a field.
+        login = [
+            tags.p("You will sign in as ", tags.strong(account.login), "."),
+            tags.input(type="hidden", name="login", value=account.login, autocomplete="username"),
+        ]
     return _form(
         "/setup",
         hidden,
-        tags.p("Make the first administrator of this server. The link works once."),
+        tags.p(words),
         _error(error),
         _field("Name", "name", values, autocomplete="name"),
-        _field("E-mail or login", "login", values, autocomplete="username", autocapitalize="none"),
+        login,
         _field("Password", "password", {}, kind="password", autocomplete="new-password"),
         tags.p("At least 12 characters. Three or four words are good.", class_="hint"),
         _field("Password again", "again", {}, kind="password", autocomplete="new-password"),
@@ -56,7 +79,7 @@ def setup(hidden: Mapping[str, str], values: Mapping[str, str], totp: Secret, er
         ),
         tags.p(tags.code(_grouped(totp.reveal()))),
         _code_field("Code of the app", required=False),
-        tags.button("Make the administrator", type="submit"),
+        tags.button(label, type="submit"),
     )
 
 

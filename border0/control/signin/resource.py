@@ -30,7 +30,7 @@ from border0.control.signin.forms import (
 )
 from border0.control.signin.grants import Grants, shown, typed
 from border0.control.signin.links import SetupLinks, link_digest
-from border0.control.signin.model import Factors
+from border0.control.signin.model import Account, Factors, SetupLink
 from border0.control.signin.passwords import objection
 from border0.control.signin.sessions import browser_digest
 from border0.control.signin.style import CSS
@@ -40,6 +40,7 @@ from border0.control.signin.totp import (
     recovery_digest,
     secret_from,
 )
+from border0.control.store.errors import Unavailable
 from border0.secrets import Secret
 
 Page = tuple[int, bytes]
@@ -55,7 +56,11 @@ PATHS = (
 )
 # What a user needs who lets a machine do this.
 _NEEDS = {"login": SELF, "device": "device.own", "connector": "connector.write"}
-_GONE = "This link does not work any more. On the server, border0 quickstart --new-link prints one."
+_GONE = (
+    "This link does not work any more. Ask an administrator for a new one; for the first "
+    "administrator, border0 quickstart --new-link prints one on the server."
+)
+_TAKEN = "Somebody signs in by this name already."
 _NO_CODE = "There is no such code, it is too old, or another browser has it. Start again."
 
 
@@ -132,6 +137,14 @@ class SignInPages(Resource):
         except ApiError as error:
             status, body = error.status, await self._error_page(error.status, error.message)
             headers = list(error.headers)
+        except Unavailable as unavailable:
+            self.log.error(
+                "request {request_id} failed: {error}",
+                request_id=request_id,
+                error=str(unavailable),
+            )
+            text = "The server is too busy, or its database does not answer. Try again in a while."
+            status, body, headers = 503, await self._error_page(503, text), []
         except Exception:
             self.log.failure("request {request_id} failed", request_id=request_id)
             text = f"Something went wrong on the server. Its log has it under {request_id}."
@@ -174,10 +187,28 @@ class SignInPages(Resource):
     async def _show_setup(self, visit: Visit, values: dict[str, str], error: str) -> Page:
         self._sign_in.throttle(visit)
         value = visit.fields.get("link", "")
-        if await self._links.find(value, visit.now) is None:
-            return 410, await pages.html("Link used up", *pages.message(_GONE))
-        form = pages.setup(visit.hidden(link=value), values, self._new_totp(visit, value), error)
+        link = await self._links.find(value, visit.now)
+        account = await self._invited(link)
+        if link is None or (link.account and account is None):
+            return await self._link_gone()
+        if account is not None:
+            values = {"name": account.name, **values}
+        totp = self._new_totp(visit, value)
+        form = pages.setup(visit.hidden(link=value), values, account, totp, error)
         return 422 if error else 200, await pages.html("Set up", form)
+
+    async def _invited(self, link: SetupLink | None) -> Account | None:
+        """The user whom a link is for; None for the first administrator, or who is gone."""
+        if link is None or not link.account:
+            return None
+        account = await self._sign_in.accounts.get(link.account)
+        if account is None or account.disabled or account.org != link.org:
+            return None
+        return account
+
+    @staticmethod
+    async def _link_gone() -> Page:
+        return 410, await pages.html("Link used up", *pages.message(_GONE))
 
     async def _post_setup(self, visit: Visit) -> Page:
         fields = visit.fields
@@ -185,8 +216,11 @@ class SignInPages(Resource):
         login, name = fields.get("login", "").strip().lower(), fields.get("name", "").strip()
         password = Secret(fields.get("password", ""))
         totp, step = self._new_totp(visit, value), 0
+        invited = await self._invited(await self._links.find(value, visit.now))
+        if invited is not None:
+            login = invited.login  # theirs already; the form does not change it
         error = ""
-        if not name or not login or len(name) > 128 or len(login) > 128 or not login.isprintable():
+        if not _fits(name) or (invited is None and not _fits(login)):
             error = "Name and login are needed, in at most 128 characters."
         elif password != Secret(fields.get("again", "")):
             error = "The two passwords are not the same."
@@ -198,8 +232,12 @@ class SignInPages(Resource):
         if error:
             return await self._show_setup(visit, {"login": login, "name": name}, error)
         self._sign_in.throttle(visit)
-        if await self._links.find(value, visit.now) is None:
-            return 410, await pages.html("Link used up", *pages.message(_GONE))
+        link = await self._links.find(value, visit.now)
+        if link is None or (link.account and invited is None):
+            return await self._link_gone()
+        other = await self._sign_in.accounts.find_login(login)
+        if other is not None and (invited is None or other.id != invited.id):
+            return await self._show_setup(visit, {"login": login, "name": name}, _TAKEN)
         codes = recovery_codes(random) if step else []
         factors = Factors(
             await self._sign_in.passwords.hash(password),
@@ -211,10 +249,11 @@ class SignInPages(Resource):
             link_digest(value), visit.now, login, name, factors
         )
         if account is None:
-            return 410, await pages.html("Link used up", *pages.message(_GONE))
+            return await self._link_gone()
         await self._sign_in.record(visit, account, "user.set_up", "ok")
         await self._sign_in.open(visit, account, mfa=bool(step), full=True)
-        content = pages.done(visit.hidden(), account, "The server is set up.", codes)
+        words = "The server is set up." if invited is None else "Your password is set."
+        content = pages.done(visit.hidden(), account, words, codes)
         return 200, await pages.html("Done", *content)
 
     def _new_totp(self, visit: Visit, link: str) -> Secret:
@@ -337,3 +376,7 @@ class SignInPages(Resource):
             "refused": "The machine was refused. You can close this page.",
         }.get(visit.fields.get("machine", ""), "")
         return 200, await pages.html("Done", *pages.done(visit.hidden(), visit.account, text))
+
+
+def _fits(text: str) -> bool:
+    return 0 < len(text) <= 128 and text.isprintable()

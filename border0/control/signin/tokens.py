@@ -43,7 +43,7 @@ class Tokens:
     ) -> None:
         self._store, self._accounts, self._permissions = store, accounts, permissions
 
-    async def issue(
+    def make(
         self,
         *,
         kind: str,
@@ -55,7 +55,9 @@ class Tokens:
         scopes: Collection[str] | None = None,
         networks: Collection[str] = (),
     ) -> tuple[Secret, Token]:
-        """A new token; its text is known to nobody else and not kept.
+        """A new token, to be kept by whoever asks (`storage.keep_token` inside a change).
+
+        Its text is known to nobody else and not kept.
 
         :param kind: `service` (with scopes, always) or `user`.
         :param scopes: the permissions it is for; who may give which is `principals.excess`.
@@ -88,8 +90,33 @@ class Tokens:
             now + seconds,
             networks=tuple(networks),
         )
-        await self._store.add_token(token)
         return Secret(text), token
+
+    async def issue(
+        self,
+        *,
+        kind: str,
+        org: str,
+        subject: str,
+        name: str,
+        seconds: float,
+        now: float,
+        scopes: Collection[str] | None = None,
+        networks: Collection[str] = (),
+    ) -> tuple[Secret, Token]:
+        """`make`, and keep it."""
+        text, token = self.make(
+            kind=kind,
+            org=org,
+            subject=subject,
+            name=name,
+            seconds=seconds,
+            now=now,
+            scopes=scopes,
+            networks=networks,
+        )
+        await self._store.add_token(token)
+        return text, token
 
     async def principal(self, text: Secret, address: str, now: float) -> Principal | None:
         """Whose token it is; None for one that is forged, expired, revoked or from elsewhere."""

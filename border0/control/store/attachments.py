@@ -24,6 +24,26 @@ def of_policy(connection: Connection, org: str, policy: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
+def of_sockets(connection: Connection, org: str, ids: Iterable[str]) -> dict[str, list[str]]:
+    """The ids of the policies of each of these sockets, in one question."""
+    found: dict[str, list[str]] = {id: [] for id in ids}
+    mine = (table.c.org == org, table.c.socket_id.in_(list(found)))
+    query = select(table.c.socket_id, table.c.policy_id).where(*mine).order_by(table.c.policy_id)
+    for socket, policy in connection.execute(query):
+        found[socket].append(policy)
+    return found
+
+
+def of_policies(connection: Connection, org: str, ids: Iterable[str]) -> dict[str, list[str]]:
+    """The ids of the sockets of each of these policies, in one question."""
+    found: dict[str, list[str]] = {id: [] for id in ids}
+    mine = (table.c.org == org, table.c.policy_id.in_(list(found)))
+    query = select(table.c.socket_id, table.c.policy_id).where(*mine).order_by(table.c.socket_id)
+    for socket, policy in connection.execute(query):
+        found[policy].append(socket)
+    return found
+
+
 def attach(tx: Tx, socket: str, policy: str) -> bool:
     """Attach a policy; False when it was attached. BrokenReference: no such socket or policy."""
     if policy in of_socket(tx.connection, tx.org, socket):
@@ -41,6 +61,15 @@ def detach(tx: Tx, socket: str, policy: str) -> bool:
         return False
     tx.record("attachment", socket, "update")
     return True
+
+
+def all_change(tx: Tx) -> None:
+    """Note that what is in force at every socket may change: a policy reaches others than before.
+
+    That is one which is `org_wide`, or names sockets by their tags.
+    """
+    for socket in tx.connection.execute(select(sockets.c.id).where(sockets.c.org == tx.org)):
+        tx.record("attachment", socket[0], "update")
 
 
 def set_policies(tx: Tx, socket: str, policies: Iterable[str]) -> bool:

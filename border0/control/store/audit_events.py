@@ -4,6 +4,7 @@ The writer gives the id, so sending twice is harmless. `docs/records.md` describ
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,13 +12,18 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection
 
+from border0.audit.events import NAME_LIMIT, RESULTS
 from border0.control.store.errors import Invalid
-from border0.control.store.rows import Noun, Page
+from border0.control.store.rows import Noun, Page, check_values
 from border0.control.store.schema import audit_events as table
 from border0.control.store.transaction import Tx
 from border0.control.store.written_once import insert_new
 
 LINE_LIMIT = 1 << 20
+_LATEST = 253_402_300_000.0  # in the last hour of the year 9999
+NO_ID = "00000000-0000-0000-0000-000000000000"
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TYPE = re.compile(r"[a-z][a-z0-9_]{0,39}(?:\.[a-z][a-z0-9_]{0,39})?")
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def append(tx: Tx, lines: Iterable[str]) -> int:
 
     :raises Invalid: a line that is no event of this organisation; then none is stored.
     """
-    return insert_new(tx, table, [_columns(line, tx.org) for line in lines])
+    return insert_new(tx, table, [columns(line, tx.org) for line in lines])
 
 
 def page(
@@ -72,13 +78,17 @@ def page(
     return _rows.page(connection, org, *wanted, after=after, limit=limit)
 
 
-def _columns(line: str, org: str) -> dict[str, Any]:
+def columns(line: str, org: str) -> dict[str, Any]:
+    """The row of an event.
+
+    :raises Invalid: it is no event of this organisation, or one that a database does not take.
+    """
     line = line.rstrip("\n")
     if len(line) > LINE_LIMIT or "\n" in line:
         raise Invalid("an audit event is one line of at most a mebibyte")
     try:
         event = json.loads(line)
-        at = datetime.fromisoformat(event["time"]).timestamp()
+        at = moment(event["time"])
         members = {name: event.get(name, "") for name in ("session", "socket")}
         members |= {name: event[name] for name in ("id", "type", "result")}
         actor = event["actor"]
@@ -89,4 +99,26 @@ def _columns(line: str, org: str) -> dict[str, Any]:
         raise Invalid("an audit event names another organisation")
     if not isinstance(event, Mapping) or not all(isinstance(v, str) for v in members.values()):
         raise Invalid("an audit event's members are texts")
-    return {**members, "at": at, "line": line}
+    if not _UUID.fullmatch(members["id"]) or not _UUID.fullmatch(members["session"] or NO_ID):
+        raise Invalid("an audit event and its session are named by UUIDs in lower case")
+    if not _TYPE.fullmatch(members["type"]) or members["result"] not in RESULTS:
+        raise Invalid("an audit event's type or result is not known")
+    if any(len(value) > NAME_LIMIT for value in members.values()):
+        raise Invalid(f"a name in an audit event has more than {NAME_LIMIT} characters")
+    row = {**members, "at": at, "line": line}
+    check_values(row)
+    return row
+
+
+def moment(text: object) -> float:
+    """Seconds since 1970 of a record's time; Invalid for what is none, or without a zone."""
+    try:
+        found = datetime.fromisoformat(text)  # type: ignore[arg-type]
+        if found.tzinfo is None:
+            raise Invalid("a time has no zone")
+        at = found.timestamp()
+    except (ValueError, TypeError, OverflowError):
+        raise Invalid("a time is not in the form of RFC 3339") from None
+    if not 0 <= at < _LATEST:
+        raise Invalid("a time is outside of what calendars have")
+    return at

@@ -3,7 +3,8 @@
 A backup is one snapshot, taken while others read and write. It can be restored into an empty
 database of either kind, which is also the way from SQLite to PostgreSQL. A restored organisation
 continues far above the revisions of the backup, with its floor there: nodes that saw later
-revisions than the backup must not take new ones for old ones, and start afresh.
+revisions than the backup must not take new ones for old ones, and start afresh. What lives for
+hours at most (browsers' sessions, set-up links, device grants, kept answers) is not in it.
 """
 
 import os
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Engine, exc, func, insert, select, text, upda
 
 from border0.control.store.engine import make_engine, make_file, parse_url, sqlite_path, translate
 from border0.control.store.migrate import upgrade
-from border0.control.store.schema import metadata, organisations
+from border0.control.store.schema import PASSING, metadata, organisations
 from border0.errors import ConfigError
 
 BATCH = 1000
@@ -116,8 +117,10 @@ def _check(source: Engine, path: Path) -> None:
 
 
 def _copy(source: Connection, sink: Connection) -> None:
-    """Every row of every table, parents first."""
+    """Every row of every table that lasts, parents first."""
     for table in metadata.sorted_tables:
+        if table.info.get(PASSING):
+            continue
         query = select(table).execution_options(yield_per=BATCH)
         for batch in source.execute(query).mappings().partitions():
             sink.execute(insert(table), [dict(row) for row in batch])

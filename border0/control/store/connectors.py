@@ -39,7 +39,7 @@ _CHANGEABLE = (
     "approved", "locked", "expires", "facts",
 )  # fmt: skip
 _rows = Noun(table, Connector, "connector", changeable=_CHANGEABLE)
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(

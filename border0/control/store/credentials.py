@@ -12,6 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from border0.control.store.errors import NotFound
 from border0.control.store.rows import check_values
 from border0.control.store.schema import credentials as table
+from border0.control.store.schema import users
 from border0.control.store.transaction import Tx
 
 
@@ -21,6 +22,7 @@ class Credential:
 
     org: str
     user_id: str
+    login: str | None
     password_hash: str = field(repr=False)
     totp_secret: bytes | None = field(repr=False)
     totp_step: int
@@ -47,6 +49,40 @@ def set_password(tx: Tx, user: str, password_hash: str) -> Credential:
 def set_totp(tx: Tx, user: str, secret: bytes | None, recovery_hashes: list[str]) -> Credential:
     """Store a TOTP secret and recovery codes' hashes, or take both away (None, [])."""
     return _put(tx, user, {"totp_secret": secret, "recovery_hashes": recovery_hashes})
+
+
+def set_up(
+    tx: Tx,
+    user: str,
+    *,
+    login: str,
+    password_hash: str,
+    totp_secret: bytes | None,
+    totp_step: int,
+    recovery_hashes: list[str],
+) -> Credential:
+    """All that a local user signs in with, at once.
+
+    :param login: what they type, lower case; unique in all organisations.
+    :raises Duplicate: (`login`) somebody has this login.
+    :raises BrokenReference: there is no such user.
+    """
+    values: dict[str, Any] = {"login": login, "password_hash": password_hash}
+    values |= {"totp_secret": totp_secret, "totp_step": totp_step}
+    return _put(tx, user, {**values, "recovery_hashes": recovery_hashes})
+
+
+def rename(tx: Tx, user: str, old: str, new: str) -> bool:
+    """Let a user who signs in as `old` do so as `new`; False for one who signs in otherwise.
+
+    :raises Duplicate: (`login`) somebody has this login.
+    """
+    mine = (table.c.org == tx.org, table.c.user_id == user, table.c.login == old)
+    check_values({"login": new})
+    renamed = bool(tx.connection.execute(update(table).where(*mine).values(login=new)).rowcount)
+    if renamed:
+        tx.record("credential", user, "update")
+    return renamed
 
 
 def spend_totp(tx: Tx, user: str, step: int) -> bool:
@@ -76,6 +112,7 @@ def _put(tx: Tx, user: str, values: dict[str, Any]) -> Credential:
         fresh: dict[str, Any] = {
             "org": tx.org,
             "user_id": user,
+            "login": None,
             "password_hash": "",
             "totp_secret": None,
         }
@@ -86,3 +123,19 @@ def _put(tx: Tx, user: str, values: dict[str, Any]) -> Credential:
     else:
         tx.record("credential", user, "update")
     return Credential(**row._mapping)
+
+
+def an_owner_signs_in(connection: Connection, org: str) -> bool:
+    """Whether some owner, who is not disabled, has a password."""
+    query = (
+        select(table.c.user_id)
+        .join(users, (users.c.org == table.c.org) & (users.c.id == table.c.user_id))
+        .where(
+            table.c.org == org,
+            table.c.password_hash != "",
+            users.c.role == "owner",
+            users.c.disabled.is_(False),
+        )
+        .limit(1)
+    )
+    return connection.execute(query).one_or_none() is not None

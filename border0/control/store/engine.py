@@ -45,6 +45,11 @@ _UNIQUE = {
     for table in metadata.tables.values()
     for constraint in table.constraints
     if isinstance(constraint, UniqueConstraint | PrimaryKeyConstraint)
+} | {
+    str(index.name): tuple(column.name for column in index.columns)
+    for table in metadata.tables.values()
+    for index in table.indexes
+    if index.unique
 }
 
 

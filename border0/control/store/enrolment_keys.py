@@ -123,6 +123,17 @@ def revoke(tx: Tx, id: str) -> EnrolmentKey:
     return get(tx.connection, tx.org, id)
 
 
+def revoke_of(tx: Tx, user: str) -> int:
+    """End the live keys that enrol for a user or that the user made; returns how many."""
+    live = (table.c.org == tx.org, table.c.revoked.is_(None), table.c.expires > tx.now)
+    theirs = or_(table.c.user_id == user, table.c.author == user)
+    ended = update(table).where(*live, theirs).values(revoked=tx.now).returning(table.c.id)
+    found = list(tx.connection.execute(ended).scalars())
+    for id in found:
+        tx.record("enrolment_key", id, "update")
+    return len(found)
+
+
 def remove(tx: Tx, id: str) -> None:
     """Forget a key; NotFound."""
     _rows.delete(tx, id)

@@ -26,7 +26,7 @@ class Group:
 
 
 _rows = Noun(table, Group, "group", changeable=("name", "description"))
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(tx: Tx, *, name: str, description: str = "", id: str = "") -> Group:

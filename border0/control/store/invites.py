@@ -3,17 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import ColumnElement, Connection, update
 
 from border0.control.store import bearer
 from border0.control.store.errors import Invalid, Refused
-from border0.control.store.rows import Noun
+from border0.control.store.rows import Noun, Page
 from border0.control.store.schema import invites as table
 from border0.control.store.transaction import Tx
 from border0.secrets import Secret
 
 PREFIX = "b0i"
 KINDS = ("setup", "user", "device", "connector")
+MACHINES = ("device", "connector")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,16 @@ class Invite:
 
 _rows = Noun(table, Invite, "invite", order="created")
 get, page = _rows.get, _rows.page
+
+
+def machines(
+    connection: Connection, org: str, *, after: str = "", limit: int = 100, author: str = ""
+) -> Page[Invite]:
+    """The invites for devices and connectors, oldest first; all, or those that somebody made."""
+    wanted: list[ColumnElement[bool]] = [table.c.kind.in_(MACHINES)]
+    if author:
+        wanted.append(table.c.author == author)
+    return _rows.page(connection, org, *wanted, after=after, limit=limit)
 
 
 def issue(
@@ -101,3 +112,14 @@ def revoke(tx: Tx, id: str) -> Invite:
     if tx.connection.execute(ended).rowcount:
         tx.record("invite", id, "update")
     return get(tx.connection, tx.org, id)
+
+
+def revoke_of(tx: Tx, user: str) -> int:
+    """End the live invites that enrol for a user or that the user made; returns how many."""
+    live = (table.c.used.is_(None), table.c.revoked.is_(None), table.c.expires > tx.now)
+    count = 0
+    for invite in _rows.all(tx.connection, table.c.org == tx.org, *live):
+        if user in (invite.author, invite.payload.get("user_id")):
+            revoke(tx, invite.id)
+            count += 1
+    return count

@@ -4,10 +4,11 @@ The text is stored as it was given: whether it parses is checked by whoever save
 """
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Text, cast, delete, insert, or_, select, tuple_
 
 from border0.control.store import attachments
 from border0.control.store.errors import NotFound
@@ -20,13 +21,18 @@ from border0.control.store.transaction import Tx
 
 @dataclass(frozen=True)
 class Policy:
-    """A policy; `current` is the number of the version in force."""
+    """A policy; `current` is the number of the version in force.
+
+    Beside its attachments it is in force at every socket (`org_wide`), or at those whose tags meet
+    all of one of the `tag_rules`.
+    """
 
     org: str
     id: str
     name: str
     description: str
     org_wide: bool
+    tag_rules: list[dict[str, str]]
     current: int
     version: int
     created: float
@@ -47,8 +53,9 @@ class PolicyVersion:
     created: float
 
 
-_rows = Noun(table, Policy, "policy", changeable=("name", "description", "org_wide"))
-get, page = _rows.get, _rows.page
+_CHANGEABLE = ("name", "description", "org_wide", "tag_rules")
+_rows = Noun(table, Policy, "policy", changeable=_CHANGEABLE)
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(
@@ -58,13 +65,17 @@ def create(
     text: str,
     description: str = "",
     org_wide: bool = False,
+    tag_rules: Sequence[dict[str, str]] = (),
     comment: str = "",
     id: str = "",
 ) -> Policy:
     """A new policy with version 1 by `tx.actor`; Duplicate when the name is taken."""
     values = {"name": name, "description": description, "org_wide": org_wide}
+    values["tag_rules"] = list(tag_rules)
     policy = _rows.insert(tx, {**values, "current": 1, "id": id})
     _add(tx, policy.id, 1, text, comment, None)
+    if _reaches(policy):
+        attachments.all_change(tx)
     return policy
 
 
@@ -73,9 +84,19 @@ def find(connection: Connection, org: str, name: str) -> Policy | None:
     return _rows.one(connection, table.c.org == org, table.c.name == name)
 
 
+def reaching(connection: Connection, org: str) -> list[Policy]:
+    """The policies that are in force at sockets they need not be attached to."""
+    ruled = cast(table.c.tag_rules, Text) != "[]"
+    return _rows.all(connection, table.c.org == org, or_(table.c.org_wide.is_(True), ruled))
+
+
 def update(tx: Tx, id: str, version: int | None, **changes: Any) -> Policy:
-    """Change name, description or org_wide, not the text; VersionConflict, NotFound."""
-    return _rows.update(tx, id, version, changes)
+    """Change anything but the text; VersionConflict, NotFound, Duplicate."""
+    old = get(tx.connection, tx.org, id)
+    policy = _rows.update(tx, id, version, changes)
+    if (policy.org_wide, policy.tag_rules) != (old.org_wide, old.tag_rules):
+        attachments.all_change(tx)
+    return policy
 
 
 def edit(tx: Tx, id: str, version: int | None, text: str, comment: str = "") -> Policy:
@@ -95,10 +116,20 @@ def revert(tx: Tx, id: str, version: int | None, number: int, comment: str = "")
 
 def remove(tx: Tx, id: str, version: int | None = None) -> None:
     """Remove a policy, its history and its attachments."""
+    if _reaches(get(tx.connection, tx.org, id)):
+        attachments.all_change(tx)
     for socket in attachments.of_policy(tx.connection, tx.org, id):
         tx.record("attachment", socket, "update")
     tx.connection.execute(delete(links).where(links.c.org == tx.org, links.c.policy_id == id))
     _rows.delete(tx, id, version)
+
+
+def in_force(connection: Connection, org: str, found: Iterable[Policy]) -> dict[str, PolicyVersion]:
+    """The version in force of each of these policies, by the policy's id, in one question."""
+    current = tuple_(versions.c.policy_id, versions.c.number)
+    wanted = current.in_([(one.id, one.current) for one in found])
+    rows = connection.execute(select(versions).where(versions.c.org == org, wanted))
+    return {row.policy_id: PolicyVersion(**row._mapping) for row in rows}
 
 
 def get_version(
@@ -143,6 +174,10 @@ def diff(connection: Connection, org: str, id: str, old: int, new: int) -> str:
         lineterm="",
     )
     return "".join(f"{line}\n" for line in lines)
+
+
+def _reaches(policy: Policy) -> bool:
+    return policy.org_wide or bool(policy.tag_rules)
 
 
 def _add(tx: Tx, id: str, number: int, text: str, comment: str, reverts: int | None) -> None:

@@ -31,7 +31,7 @@ _rows = Noun(
     "service_account",
     changeable=("name", "description", "role", "disabled"),
 )
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(

@@ -40,6 +40,7 @@ class Session:
     org: str = ""
 
 
+_SOUGHT = ("socket_id", "socket", "user_id", "user", "device_id", "device", "connector_id")
 _rows = Noun(table, Session, "", order="started", newest_first=True)
 get = _rows.get
 
@@ -69,7 +70,7 @@ def page(
     """Sessions, newest first; by `live=True|False`, `socket_id=`, `user_id=`, `device_id=` …"""
     wanted: list[ColumnElement[bool]] = []
     for column, value in equal.items():
-        if column not in ("socket_id", "user_id", "device_id", "connector_id"):
+        if column not in _SOUGHT:
             raise ValueError(f"sessions are not sought by {column}")
         wanted.append(table.c[column] == value)
     if live is not None:

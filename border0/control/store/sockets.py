@@ -20,6 +20,7 @@ class Socket:
     org: str
     id: str
     name: str
+    display_name: str
     description: str
     socket_type: str
     port: int
@@ -35,11 +36,11 @@ class Socket:
 
 
 _CHANGEABLE = (
-    "name", "description", "socket_type", "port", "tags", "upstream_configuration",
-    "recording_enabled", "disabled",
+    "name", "display_name", "description", "socket_type", "port", "tags",
+    "upstream_configuration", "recording_enabled", "disabled",
 )  # fmt: skip
 _rows = Noun(table, Socket, "socket", changeable=_CHANGEABLE)
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(
@@ -49,6 +50,7 @@ def create(
     socket_type: str,
     port: int,
     upstream_configuration: dict[str, Any],
+    display_name: str = "",
     description: str = "",
     tags: Sequence[str] = (),
     recording_enabled: bool = False,
@@ -65,7 +67,8 @@ def create(
     """
     id = id or tx.new_id()
     pair = addresses.allocate(tx, "services", "socket", id, ipv4=ipv4, ipv6=ipv6)
-    values: dict[str, Any] = {"id": id, "name": name, "description": description}
+    values: dict[str, Any] = {"id": id, "name": name, "display_name": display_name}
+    values |= {"description": description}
     values |= {"socket_type": socket_type, "port": port, "tags": list(tags)}
     values |= {"upstream_configuration": upstream_configuration, "disabled": disabled}
     values |= {"recording_enabled": recording_enabled, "ipv4": pair.ipv4, "ipv6": pair.ipv6}
@@ -81,7 +84,11 @@ def find(connection: Connection, org: str, name: str) -> Socket | None:
 
 def update(tx: Tx, id: str, version: int | None, **changes: Any) -> Socket:
     """Change what may change: never the addresses. VersionConflict, NotFound, Duplicate."""
-    return _rows.update(tx, id, version, changes)
+    socket = _rows.update(tx, id, version, changes)
+    if "tags" in changes:
+        # Policies may name it by its tags.
+        tx.record("attachment", id, "update")
+    return socket
 
 
 def remove(tx: Tx, id: str, version: int | None = None) -> None:
@@ -99,6 +106,17 @@ def connectors(connection: Connection, org: str, id: str) -> list[str]:
     mine = (link.c.org == org, link.c.socket_id == id)
     query = select(link.c.connector_id).where(*mine).order_by(link.c.connector_id)
     return list(connection.execute(query).scalars())
+
+
+def connectors_of(connection: Connection, org: str, ids: Iterable[str]) -> dict[str, list[str]]:
+    """The ids of the connectors of each of these sockets, in one question."""
+    link = socket_connectors
+    found: dict[str, list[str]] = {id: [] for id in ids}
+    mine = (link.c.org == org, link.c.socket_id.in_(list(found)))
+    query = select(link.c.socket_id, link.c.connector_id).where(*mine)
+    for socket, connector in connection.execute(query.order_by(link.c.connector_id)):
+        found[socket].append(connector)
+    return found
 
 
 def of_connector(connection: Connection, org: str, connector: str) -> list[str]:

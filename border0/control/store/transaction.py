@@ -73,7 +73,7 @@ class Tx:
     ) -> None:
         self.connection, self.org, self.actor = connection, org, actor
         self.now, self.random = now, random
-        self._entries: list[Entry] = []
+        self._entries: dict[Entry, None] = {}
         self._revision = 0
 
     @property
@@ -93,9 +93,7 @@ class Tx:
         """Note that an object was created, updated or deleted; once per object and operation."""
         if op not in OPERATIONS:
             raise ValueError(f"{op!r} is no operation: write one of {', '.join(OPERATIONS)}")
-        entry = (kind, id, op)
-        if entry not in self._entries:
-            self._entries.append(entry)
+        self._entries.setdefault((kind, id, op))
 
     def new_id(self) -> str:
         """A fresh id: a random UUID in lower case."""
@@ -129,7 +127,7 @@ class Tx:
                     for position, (kind, id, op) in enumerate(self._entries)
                 ],
             )
-        return Announcement(self.org, revision, self._entries)
+        return Announcement(self.org, revision, list(self._entries))
 
 
 def check_text(value: str) -> str:

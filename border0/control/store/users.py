@@ -6,7 +6,7 @@ Who somebody is, is (issuer, subject), never an email address.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from border0.control.store.errors import Invalid
 from border0.control.store.rows import Noun
@@ -36,7 +36,7 @@ class User:
 
 
 _rows = Noun(table, User, "user", changeable=("email", "name", "role", "disabled"))
-get, page = _rows.get, _rows.page
+get, among, page = _rows.get, _rows.among, _rows.page
 
 
 def create(
@@ -62,6 +62,11 @@ def find(connection: Connection, org: str, issuer: str, subject: str) -> User | 
     """The organisation's user with this identity, or None."""
     mine = (table.c.org == org, table.c.issuer == issuer, table.c.subject == subject)
     return _rows.one(connection, *mine)
+
+
+def by_email(connection: Connection, org: str, email: str) -> list[User]:
+    """The organisation's users with this address, without regard to case: perhaps several."""
+    return _rows.all(connection, table.c.org == org, func.lower(table.c.email) == email.lower())
 
 
 def everywhere(connection: Connection, issuer: str, subject: str) -> list[User]:

@@ -88,6 +88,15 @@ class StackDriver:
             self._flushing = False
         self._schedule()
 
+    def send(self, write: Callable[[bytes], None], data: bytes) -> None:
+        """Have `write(data)` queue something, and send it now: no later turn is booked for it."""
+        before, self._flushing = self._flushing, True
+        try:
+            write(data)
+        finally:
+            self._flushing = before
+        self.flush()
+
     def _wake(self) -> None:
         if self._soon is None and not self._flushing and not self._stopped:
             self._soon = self.clock.callLater(0, self._flush_soon)

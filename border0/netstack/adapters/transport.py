@@ -1,7 +1,8 @@
 """A connection of the stack as a Twisted transport.
 
-Any stream protocol runs on it. Protocols in a hurry rebind `take` and call `flush` after they
-forwarded a chunk; everybody else gets `dataReceived` and one flush per reactor turn.
+Any stream protocol runs on it. Protocols in a hurry rebind `take` and forward chunks with `send`
+(or `write` several and then `flush`); everybody else gets `dataReceived` and one flush per reactor
+turn.
 """
 
 from collections.abc import Callable, Iterable
@@ -84,6 +85,10 @@ class StackTransport:
     def writeSequence(self, data: Iterable[bytes]) -> None:
         """Queue all of `data`."""
         self.write(b"".join(data))
+
+    def send(self, data: bytes) -> None:
+        """Write `data` and send what is queued now; for whoever forwards a chunk."""
+        self.driver.send(self.write, data)
 
     def flush(self) -> None:
         """Send what is queued now instead of at the end of the reactor's turn."""

@@ -1,13 +1,10 @@
-"""What a session speaks of: verdicts, the replies that the server owes, and who is asked and told.
+"""What a session speaks of: verdicts, the replies that the server owes, and who is asked.
 
 Values and interfaces only; `session` and `replies` hold the rules.
 """
 
 from collections.abc import Callable
 from typing import Protocol
-
-ALLOWED = "allowed"
-DENIED = "denied"
 
 
 class Verdict(Protocol):
@@ -20,28 +17,6 @@ class Verdict(Protocol):
     policy: str
     clause: str
     reason: str
-
-
-class Recorder(Protocol):
-    """The part of the session log that a relay writes to."""
-
-    def query(  # noqa: D102
-        self,
-        text_json: str,
-        klass: str,
-        tables_json: str,
-        *,
-        at: float,
-        duration_ms: float,
-        rows: int,
-        status: str,
-        decision: str,
-        policy: str = "",
-        reason: str = "",
-    ) -> None: ...
-    def ran(  # noqa: D102
-        self, statement: Verdict, at: float, duration_ms: float, rows: int, status: str
-    ) -> None: ...
 
 
 class Expected:

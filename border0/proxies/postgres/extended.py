@@ -6,6 +6,7 @@ runs under; reads the bodies of Parse, Bind, Execute and Close, and forwards not
 
 from collections.abc import Callable
 
+from border0.audit.sessionlog import SessionLog
 from border0.proxies.postgres import codec
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.expected import (
@@ -13,7 +14,6 @@ from border0.proxies.postgres.expected import (
     CLOSED,
     DESCRIBED,
     SYNCED,
-    Recorder,
     Running,
     Unnamed,
     Verdict,
@@ -48,7 +48,7 @@ class Extended(Replies):
     def __init__(
         self,
         to_client: Callable[[bytes], None],
-        log: Recorder,
+        log: SessionLog,
         parameter_status: Callable[[str, str], None],
         clock: Callable[[], float],
         restricted: bool,

@@ -13,6 +13,7 @@ the last ReadyForQuery carried.
 from collections import deque
 from collections.abc import Callable
 
+from border0.audit.sessionlog import SessionLog
 from border0.proxies.postgres import codec
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.expected import (
@@ -26,7 +27,6 @@ from border0.proxies.postgres.expected import (
     Change,
     Denied,
     Expected,
-    Recorder,
     Running,
 )
 
@@ -53,7 +53,7 @@ class Replies:
     def __init__(
         self,
         to_client: Callable[[bytes], None],
-        log: Recorder,
+        log: SessionLog,
         parameter_status: Callable[[str, str], None],
         clock: Callable[[], float],
     ) -> None:
@@ -205,6 +205,33 @@ class Replies:
         self.mid_message = self._skip > 0 or self._sent > 0
         if joined:
             self.to_client(joined)
+
+    def finish(self, data: bytes) -> None:
+        """Give the client the rest of the message that it has part of, and nothing behind it.
+
+        Takes the server's chunks in place of `server` once the session is over; `mid_message` says
+        whether more is wanted. Nothing is booked.
+
+        :raises ProtocolError: a message of impossible length.
+        """
+        if self._parts:
+            held, had = b"".join((*self._parts, data)), self._sent
+            self._parts.clear()
+            data = held[had:]
+            if len(held) < 5:
+                self._parts.append(held)
+                self._sent = len(held)
+                self.to_client(data)
+                return
+            size = _HEADER(held)[1]
+            if size < 4 or size > _LIMIT:
+                raise ProtocolError("the server sent a message of impossible length")
+            self._skip = size + 1 - had
+        rest = data[: self._skip]
+        self._skip -= len(rest)
+        self.mid_message = self._skip > 0
+        if rest:
+            self.to_client(rest)
 
     def _denied(self, frame: bytes) -> Denied | None:
         for entry in self.expected:

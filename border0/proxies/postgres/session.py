@@ -18,17 +18,16 @@ A denied statement:
 
 from collections.abc import Callable
 
+from border0.audit.sessionlog import DENIED, SessionLog
 from border0.proxies.postgres import codec, denial
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.expected import (
     BOUND,
     COPY_ENDED,
-    DENIED,
     DESCRIBED,
     SYNCED,
     Denied,
     Gate,
-    Recorder,
     Running,
     Unnamed,
     Verdict,
@@ -62,7 +61,7 @@ class Session(Extended):
         gate: Gate,
         to_server: Callable[[bytes], None],
         to_client: Callable[[bytes], None],
-        log: Recorder,
+        log: SessionLog,
         clock: Callable[[], float],
         random_bytes: Callable[[int], bytes],
         *,

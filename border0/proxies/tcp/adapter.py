@@ -60,7 +60,6 @@ class ClientSide(Protocol):
         self._near: Any = None
         self._to_client: Callable[[bytes], None] | None = None
         self._to_upstream: Callable[[bytes], None] | None = None
-        self._flush: Callable[[], None] | None = None
 
     def connectionMade(self) -> None:
         """Ask for admission; then, and only then, dial the upstream."""
@@ -81,8 +80,8 @@ class ClientSide(Protocol):
             return
         self._admission = answer
         factory.sessions.add(self)
-        self._to_client = near.write
-        self._flush = getattr(near, "flush", None)
+        # On the stack it is ours to have a chunk sent now.
+        self._to_client = getattr(near, "send", near.write)
         if hasattr(near, "take"):
             near.take = self.dataReceived
         near.pauseProducing()
@@ -135,11 +134,9 @@ class ClientSide(Protocol):
             self.end(CLIENT_LOST, "the client sent too much before the upstream was there")
 
     def from_upstream(self, data: bytes) -> None:
-        """Pass bytes on to the client, and have them sent now where that is ours to ask."""
+        """Pass bytes on to the client."""
         self.relay.bytes_out += len(data)
         cast(Callable[[bytes], None], self._to_client)(data)
-        if self._flush is not None:
-            self._flush()
 
     def readConnectionLost(self) -> None:
         """The client ended its direction: the upstream's copy of it ends after what is queued."""
@@ -158,8 +155,6 @@ class ClientSide(Protocol):
         self.relay.upstream_ended = True
         self._near.unregisterProducer()
         self._near.loseWriteConnection()
-        if self._flush is not None:
-            self._flush()
         self._finish_when_both_ended()
 
     def _finish_when_both_ended(self) -> None:

@@ -1,6 +1,6 @@
 """What cannot be registered, and how paths are matched."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from twisted.trial.unittest import SynchronousTestCase
@@ -12,6 +12,7 @@ from border0.control.api.paging import decode_cursor, encode_cursor, expected_ve
 from border0.control.api.principals import PERMISSIONS, PUBLIC, ROLES, SELF, Principal, excess
 from border0.control.api.resource import ApiResource
 from border0.control.api.routes import Call, Table
+from border0.control.api.schema import document
 from tests.support.sampleroutes import Sample, SocketBody
 
 
@@ -25,6 +26,14 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
 
 class Anything(msgspec.Struct, forbid_unknown_fields=True):
     value: Any
+
+
+class Whole(msgspec.Struct, forbid_unknown_fields=True):
+    value: Annotated[dict[str, Any], document()]
+
+
+class Smuggled(msgspec.Struct, forbid_unknown_fields=True):
+    value: Annotated[Loose, document()]
 
 
 def handler(call: Call) -> None:
@@ -56,6 +65,11 @@ class Registration(SynchronousTestCase):
     def test_bodies_that_let_unknown_fields_pass(self) -> None:
         for body in (Loose, Outer, Anything, dict, list[int]):
             self.refused("POST", "/x", permission=SELF, audit="x.y", body=body)
+
+    def test_documents_are_checked_by_their_handler(self) -> None:
+        register = Table().route("POST", "/x", permission=SELF, audit="x.y", body=Whole)
+        self.assertIs(register(handler), handler)
+        self.refused("POST", "/x", permission=SELF, audit="x.y", body=Smuggled)
 
     def test_other_mistakes(self) -> None:
         self.refused("BREW", "/x", permission=SELF)

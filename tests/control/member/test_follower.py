@@ -52,6 +52,15 @@ class Following(Member):
         later = self.follower(MemberState.open(self.folder), wall=lambda: last + 90_000.0)
         self.assertEqual(later.absence(), 90_000.0)
 
+    async def test_a_clock_that_was_set_back_renews_nothing(self) -> None:
+        state = await self.joined()
+        last = state.load_contact().last
+        back = last - 3600.0
+        follower = self.follower(state, wall=lambda: back)
+        self.assertEqual(follower.last_contact, back)
+        back += 100.0
+        self.assertEqual(follower.absence(), 100.0)
+
     async def test_a_lost_map_is_sent_again_and_a_damaged_ledger_is_an_error(self) -> None:
         follower = await self.following()
         await follower.stopService()

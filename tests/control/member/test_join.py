@@ -191,6 +191,9 @@ class Files(Member):
         path.write_text(json.dumps(good))
         (self.folder / CONTACT_FILE).write_bytes(b'{"last": "x"')
         self.assertEqual(MemberState.open(self.folder).load_contact().last, 0.0)
+        for odd in (b'{"last": NaN}', b'{"last": Infinity}', b"[]", b'{"endpoints": 5}'):
+            (self.folder / CONTACT_FILE).write_bytes(odd)
+            self.assertEqual(MemberState.open(self.folder).load_contact().last, 0.0, odd)
         (self.folder / "machine.key").chmod(0o644)
         error = self.assertRaises(ConfigError, MemberState.open, self.folder)
         self.assertIn("chmod 600", str(error))

@@ -16,12 +16,14 @@ from hypothesis.stateful import (
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.control.push import messages as wire
-from border0.control.push import session
+from border0.control.push import session, upload
 from border0.control.push.changelog import ChangeLog
 from border0.control.push.client import MapClient
+from border0.control.push.events import Recorded
 from border0.control.push.messages import Key
 from border0.control.push.nodemap import NodeMap
-from tests.control.push.worlds import NODE, Line, Server, State
+from border0.control.push.upload import UNANSWERED
+from tests.control.push.worlds import NODE, Line, Server, Shelf, State
 
 KEYS: list[Key] = [("head", "o1"), *(("node", f"x{number}") for number in range(7))]
 index = st.integers(min_value=0, max_value=30)
@@ -36,7 +38,9 @@ class Troubles(RuleBasedStateMachine):
         super().__init__()
         self.now = 1000.0
         self.count = 0
-        self.server = Server(State(1, {}))
+        self.shelf = Shelf()
+        self.sent: dict[int, str] = {}  # batch and id of a record of the node as it runs
+        self.server = Server(State(1, {}), None, self.shelf)
         self.history = {1: self.server.state, 0: State(0, {})}
         self.newest: State | None = None  # set while an old copy of the server answers
         self.client = MapClient(NODE, sign)
@@ -154,6 +158,22 @@ class Troubles(RuleBasedStateMachine):
         if self.line.session is not None:
             self.server.hub.writable(self.line.session, self.now)
 
+    # -- records, which must not disturb the map --------------------------------------------------
+
+    @rule(size=st.integers(min_value=0, max_value=400))
+    def records(self, size: int) -> None:
+        self.count += 1
+        text = f'{{"id":"{self.count}","text":"{"é" * size}"}}'
+        try:
+            self.sent[self.client.send_records(text, self.now)] = str(self.count)
+        except ValueError:
+            pass  # the last one is not answered
+
+    @rule(mode=st.sampled_from(["prompt", "hold", "fail"]), stored=st.booleans())
+    def store_records(self, mode: str, stored: bool) -> None:
+        self.shelf.mode = mode
+        self.shelf.settle(stored)
+
     # -- restarts -----------------------------------------------------------------------------
 
     @rule()
@@ -174,7 +194,8 @@ class Troubles(RuleBasedStateMachine):
         elif kind == "older copy":
             self.newest = state
             state = self.history[sorted(self.history)[at % len(self.history)]]
-        self.server = Server(state, log)
+        self.shelf.settle(at % 2 == 0, told=False)
+        self.server = Server(state, log, self.shelf)
 
     @precondition(lambda self: self.line is None)
     @rule(at=st.none() | index)
@@ -183,6 +204,7 @@ class Troubles(RuleBasedStateMachine):
         if at is not None:
             held = NodeMap.load(self.stored_maps[at % len(self.stored_maps)])
         self.client = MapClient(NODE, sign, held)
+        self.sent.clear()
         self.highest = 0
 
     # -- what holds ---------------------------------------------------------------------------
@@ -199,6 +221,8 @@ class Troubles(RuleBasedStateMachine):
             assert len(self.line.session.pending) <= bound + len(KEYS)
 
     def teardown(self) -> None:
+        self.shelf.mode = "prompt"
+        self.shelf.settle(True)
         if self.newest is not None:
             if self.line is not None:
                 self.disconnect()
@@ -215,6 +239,18 @@ class Troubles(RuleBasedStateMachine):
         assert self.client.synced
         assert self.client.map.entries == self.server.state.held
         assert self.client.map.revision <= self.server.state.revision
+        self.now += UNANSWERED  # if a frame of it or its answer was lost: on a new connection
+        for _ in range(10):
+            self.tick()
+            if self.line is None:
+                self.connect(True)
+            self.line.settle(self.now)
+            self.now += 1.1
+        for event in self.client.take_events():
+            if isinstance(event, Recorded):
+                record = self.sent.pop(event.batch)
+                assert record in self.shelf.lines or not event.ok
+        assert not self.sent, "a batch was never answered"
 
 
 class Convergence(SynchronousTestCase):
@@ -237,4 +273,5 @@ class Convergence(SynchronousTestCase):
         self.patch(session, "FRAME", 300)
         self.patch(session, "SLACK", 2)
         self.patch(wire, "MAX_PIECE", 100)
+        self.patch(upload, "PIECE", 50)
         self.converges(150, 40)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from base64 import b64encode
 from collections.abc import Mapping
+
+from twisted.internet.defer import Deferred, fail, succeed
 
 from border0.control.push import messages as wire
 from border0.control.push.changelog import ChangeLog
@@ -12,6 +15,7 @@ from border0.control.push.maphash import fingerprint
 from border0.control.push.messages import Key, ProtocolError
 from border0.control.push.server import Hub
 from border0.control.push.session import NodeSession
+from border0.errors import Border0Error
 
 NODE = "n1"
 
@@ -43,10 +47,49 @@ class State:
         return State(self.revision + 1, held)
 
 
+class Shelf:
+    """Where records end, whatever becomes of the server: lines by id, in the order of arrival."""
+
+    def __init__(self) -> None:
+        self.lines: dict[str, str] = {}
+        self.mode = "prompt"  # or "hold", or "fail"
+        self.held: list[tuple[str, Deferred[str]]] = []
+        self.batches = 0
+
+    def store(self, node: str, text: str) -> Deferred[str]:
+        """What a hub's `records` is."""
+        self.batches += 1
+        if self.mode == "fail":
+            return fail(Border0Error("the disk is full"))
+        answer: Deferred[str] = Deferred()
+        if self.mode == "hold":
+            self.held.append((text, answer))
+            return answer
+        self.keep(text)
+        return succeed("")
+
+    def keep(self, text: str) -> None:
+        for line in text.split("\n"):
+            self.lines.setdefault(json.loads(line)["id"], line)
+
+    def settle(self, stored: bool, told: bool = True) -> None:
+        """What is held is stored, or not, and the server gets to know, or not."""
+        held, self.held = self.held, []
+        for text, answer in held:
+            if stored:
+                self.keep(text)
+            if told and stored:
+                answer.callback("")
+            elif told:
+                answer.errback(Border0Error("the disk is full"))
+
+
 class Server:
     """A hub over one state."""
 
-    def __init__(self, state: State, log: ChangeLog | None = None) -> None:
+    def __init__(
+        self, state: State, log: ChangeLog | None = None, shelf: Shelf | None = None
+    ) -> None:
         self.state = state
         self.number = 0
         self.hub = Hub(
@@ -55,6 +98,8 @@ class Server:
             log or ChangeLog(state.revision),
             random_bytes=self.random,
         )
+        if shelf is not None:
+            self.hub.records = shelf.store
 
     def random(self, count: int) -> bytes:
         self.number += 1

@@ -1,18 +1,29 @@
 """The schema that migrations make is the schema that the code uses; a newer one is not touched."""
 
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
 from threading import Thread
+from unittest import mock
 
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.control.store import SchemaTooNew, Unavailable, groups, migrate, organisations
+from border0.control.store import (
+    SchemaTooNew,
+    Unavailable,
+    credentials,
+    groups,
+    migrate,
+    organisations,
+    tokens,
+)
 from border0.control.store.database import Database
-from border0.control.store.engine import parse_url
+from border0.control.store.engine import make_engine, parse_url
 from border0.control.store.schema import metadata
 from border0.errors import ConfigError
 from tests.control.store.case import (
@@ -35,6 +46,42 @@ class Migrations:
         self.assertEqual(database.read(differences), [])
         self.assertEqual(database.read(migrate.current), migrate.newest())
 
+    def test_what_an_older_one_holds_stays(self):
+        url = self.new_url(empty=True)
+        folder = self.older("0002")
+        old = ScriptDirectory(folder, version_locations=[folder])
+        with mock.patch.object(migrate, "scripts", lambda: old):
+            self.opened(url).close()
+        engine = make_engine(parse_url(url), write=True, size=1, busy_seconds=1.0)
+        self.addCleanup(engine.dispose)
+        with engine.begin() as connection:
+            for statement in (
+                "INSERT INTO organisations VALUES ('o', 'o', '', '', '', '', 1, 1, 1, 0, '{}', 1,"
+                " 1, 1)",
+                "INSERT INTO users VALUES ('o', 'u', 'local', 'bob', '', '', 'owner', false, 1, 1,"
+                " 1)",
+                "INSERT INTO credentials VALUES ('o', 'u', 'hash', NULL, 3, '[]', 1, 1, 1)",
+                "INSERT INTO tokens VALUES ('o', 't', 'h', 'api', 'n', 'u', NULL, NULL, NULL,"
+                " '[\"socket.read\"]', 1, 2, NULL, NULL)",
+            ):
+                connection.execute(text(statement))
+        engine.dispose()
+        database = self.opened(url)
+        self.assertEqual(database.read(migrate.current), migrate.newest())
+        token = database.read(lambda c: tokens.get(c, "o", "t"))
+        self.assertEqual((token.scopes, token.networks, token.user_id), (["socket.read"], [], "u"))
+        credential = database.read(lambda c: credentials.get(c, "o", "u"))
+        self.assertEqual((credential.login, credential.password_hash), (None, "hash"))
+
+    def older(self, newest):
+        """A folder with the revisions up to one."""
+        folder = Path(self.mktemp())
+        folder.mkdir()
+        for path in sorted(Path(migrate.__file__).with_name("migrations").glob("r*.py")):
+            if path.name[1:5] <= newest:
+                shutil.copy(path, folder)
+        return str(folder)
+
     def test_opening_again_changes_nothing(self):
         self.change(lambda tx: groups.create(tx, name="kept"))
         again = self.opened(self.url)
@@ -52,8 +99,6 @@ class Migrations:
         self.assertEqual(found, "9999")
 
     def database_connection(self):
-        from border0.control.store.engine import make_engine
-
         engine = make_engine(parse_url(self.url), write=False, size=1, busy_seconds=1.0)
         self.addCleanup(engine.dispose)
         return engine.connect()

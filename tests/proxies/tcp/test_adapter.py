@@ -385,10 +385,10 @@ class EarlyTests(LoopbackCase):
 
 
 class TakingTransport(StringTransport):
-    """The interface of a netstack transport: `take`, `write`, `flush`."""
+    """The interface of a netstack transport: `take`, `write`, `send`."""
 
     take: Callable[[bytes], None] | None = None
-    flushes = 0
+    sent = 0
     half_closed = False
 
     def setTcpNoDelay(self, on: bool) -> None:
@@ -397,8 +397,9 @@ class TakingTransport(StringTransport):
     def setTcpKeepAlive(self, on: bool) -> None:
         pass
 
-    def flush(self) -> None:
-        self.flushes += 1
+    def send(self, data: bytes) -> None:
+        self.write(data)
+        self.sent += 1
 
     def loseWriteConnection(self) -> None:
         self.half_closed = True
@@ -432,7 +433,7 @@ class NetstackTransportTests(SynchronousTestCase):
         self.dialled[0].buildProtocol(None).makeConnection(far)  # type: ignore[union-attr,arg-type]
         return far
 
-    def test_takes_and_flushes(self) -> None:
+    def test_takes_and_sends_at_once(self) -> None:
         self.assertEqual(self.near.producerState, "paused")
         far = self.join()
         self.assertEqual(self.near.producerState, "producing")
@@ -440,7 +441,7 @@ class NetstackTransportTests(SynchronousTestCase):
         self.near.take(b"question")
         far.take(b"answer")
         self.assertEqual((far.value(), self.near.value()), (b"question", b"answer"))
-        self.assertEqual(self.near.flushes, 1)
+        self.assertEqual(self.near.sent, 1)
 
     def test_what_was_on_its_way_before_the_pause_is_kept(self) -> None:
         assert self.near.take is not None

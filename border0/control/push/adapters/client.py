@@ -132,7 +132,7 @@ class PushClient(Service):
         return self._stopped
 
     def act(self, call: Callable[[MapClient, float], None]) -> None:
-        """Let the machine do something (report, answer) and keep its deadlines."""
+        """Let the machine do something (report, answer, …) and keep its deadlines."""
         call(self.machine, self._now())
         self._after()
 

@@ -127,6 +127,7 @@ def upgrade() -> None:
         sa.Column("org", sa.Text(), nullable=False),
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("display_name", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("socket_type", sa.Text(), nullable=False),
         sa.Column("port", sa.BigInteger(), nullable=False),

@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("description", sa.Text(), nullable=False),
         sa.Column("org_wide", sa.Boolean(), nullable=False),
+        sa.Column("tag_rules", sa.JSON(), nullable=False),
         sa.Column("current", sa.BigInteger(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("created", sa.Double(), nullable=False),

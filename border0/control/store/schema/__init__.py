@@ -8,7 +8,7 @@ optimistic version that an update must name.
 `Source:` SQLAlchemy 2.1 Core. It runs no statement.
 """
 
-from border0.control.store.schema.base import metadata
+from border0.control.store.schema.base import PASSING, metadata
 from border0.control.store.schema.history import (
     audit_events,
     recordings,
@@ -39,18 +39,28 @@ from border0.control.store.schema.rules import (
     policy_versions,
     statements,
 )
+from border0.control.store.schema.signin import (
+    browser_sessions,
+    device_grants,
+    kept_answers,
+    setup_links,
+)
 
 __all__ = [
+    "PASSING",
     "addresses",
     "attachments",
     "audit_events",
+    "browser_sessions",
     "changes",
     "connectors",
     "credentials",
+    "device_grants",
     "devices",
     "enrolment_keys",
     "groups",
     "invites",
+    "kept_answers",
     "memberships",
     "metadata",
     "organisations",
@@ -59,6 +69,7 @@ __all__ = [
     "recordings",
     "service_accounts",
     "sessions",
+    "setup_links",
     "socket_connectors",
     "sockets",
     "statements",

@@ -5,3 +5,5 @@ from sqlalchemy import MetaData
 from border0.control.store.columns import NAMES
 
 metadata = MetaData(naming_convention=NAMES)
+PASSING = "passing"
+"""In a table's `info`: what it holds lives for hours at most and is in no backup."""

@@ -114,6 +114,7 @@ sockets = Table(
     key_column("org"),
     key_column("id"),
     text_column("name"),
+    text_column("display_name"),
     text_column("description"),
     text_column("socket_type"),
     number_column("port"),

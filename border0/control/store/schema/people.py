@@ -54,6 +54,8 @@ users = Table(
     *versioned(),
     UniqueConstraint("org", "issuer", "subject"),
     Index(None, "issuer", "subject"),
+    # Sign-in knows a user by id alone.
+    Index(None, "id", unique=True),
     own(),
 )
 
@@ -62,11 +64,14 @@ credentials = Table(
     metadata,
     key_column("org"),
     key_column("user_id"),
+    text_column("login", null=True),
     text_column("password_hash"),
     Column("totp_secret", LargeBinary, nullable=True),
     number_column("totp_step"),
     json_column("recovery_hashes"),
     *versioned(),
+    # What somebody types does not say which organisation: unique in all of them.
+    Index(None, "login", unique=True),
     belongs("user_id", "users", cascade=True),
 )
 
@@ -120,11 +125,14 @@ tokens = Table(
     text_column("device_id", null=True),
     text_column("connector_id", null=True),
     json_column("scopes"),
+    json_column("networks"),
     time_column("created"),
     time_column("expires"),
     time_column("revoked", null=True),
     time_column("last_used", null=True),
     UniqueConstraint("hash"),
+    # An API token names itself, not its organisation.
+    Index(None, "id", unique=True),
     belongs("user_id", "users", cascade=True),
     belongs("service_account_id", "service_accounts", cascade=True),
     belongs("device_id", "devices", cascade=True),

@@ -31,6 +31,7 @@ policies = Table(
     text_column("name"),
     text_column("description"),
     flag_column("org_wide"),
+    json_column("tag_rules"),
     number_column("current"),
     *versioned(),
     UniqueConstraint("org", "name"),

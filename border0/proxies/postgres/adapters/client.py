@@ -4,6 +4,7 @@ It joins the pure machines (`startup`, `session`) to two transports, a kernel on
 stack's: both have `take`, `write` and the producer calls. No statement is looked at here.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet import protocol
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from border0.proxies.postgres.adapters.factory import PostgresFactory
 
 EARLY_LIMIT = 64 * 1024  # bytes from the client that wait for the upstream's login
+MESSAGE_SECONDS = 1.0  # what the server has left to complete the message that it is sending
 LINGER_SECONDS = 10.0  # what a client has left to read the last words
 # An unrestricted client's statements are forwarded whatever they say, so they may be longer.
 UNRESTRICTED_LIMIT = 16 * STATEMENT_LIMIT
@@ -66,6 +68,7 @@ class ClientSide(protocol.Protocol):
         self._early_size = 0
         self._pid = 0
         self._over = False
+        self._reply = b""  # the last words, once it is over
         self._lost = False
         self._timer: Any = None
 
@@ -77,7 +80,8 @@ class ClientSide(protocol.Protocol):
         self._near = near
         self._near.setTcpNoDelay(True)
         self._near.setTcpKeepAlive(True)
-        self._flush = getattr(self._near, "flush", None)
+        # On the stack it is ours to have a chunk sent now.
+        self._write: Callable[[bytes], None] = getattr(near, "send", near.write)
         self._valve = Valve(self._near)
         if not self.factory.enter(self):
             self._near.abortConnection()
@@ -178,7 +182,7 @@ class ClientSide(protocol.Protocol):
         session = Session(
             gate,
             far.write,
-            self._near.write,
+            self._write,
             self._admission.log,
             factory.wall_clock,
             factory.random_bytes,
@@ -200,7 +204,7 @@ class ClientSide(protocol.Protocol):
         far.registerProducer(self._valve, True)
         self._near.registerProducer(Valve(far), True)
         self._write(b"".join(greeting))
-        self._rebind(upstream, far, login.secure)
+        self._rebind(self._guarded(session.client), self._guarded(session.server))
         if login.rest:
             upstream.dataReceived(login.rest)
         early, self._early = b"".join(self._early), []
@@ -208,35 +212,29 @@ class ClientSide(protocol.Protocol):
             self.dataReceived(early)
         self._valve.hold(False)
 
-    def _rebind(self, upstream: UpstreamSide, far: Any, secure: bool) -> None:
-        """Put the machine's calls where the transports deliver."""
-        assert self._session is not None
-        client, server = self._session.client, self._session.server
-        flush: Any = self._flush
-
-        def from_client(data: bytes) -> None:
+    def _guarded(self, receive: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        def received(data: bytes) -> None:
             try:
-                client(data)
+                receive(data)
             except ProtocolError as error:
                 self._violated(error)
 
-        def from_server(data: bytes) -> None:
-            try:
-                server(data)
-            except ProtocolError as error:
-                self._violated(error)
+        return received
 
-        def from_server_flushed(data: bytes) -> None:
-            from_server(data)
-            flush()
-
-        received = from_server if flush is None else from_server_flushed
-        self.dataReceived = from_client  # type: ignore[method-assign]
-        upstream.dataReceived = received  # type: ignore[method-assign]
-        if hasattr(self._near, "take"):
-            self._near.take = from_client
-        if not secure and hasattr(far, "take"):
-            far.take = received
+    def _rebind(
+        self, from_client: Callable[[bytes], None], from_server: Callable[[bytes], None]
+    ) -> None:
+        """Have the two transports deliver there."""
+        near: Any = self._near
+        self.dataReceived = from_client  # type: ignore[method-assign, assignment]
+        if hasattr(near, "take"):
+            near.take = from_client
+        upstream: Any = self._upstream
+        if upstream is None:
+            return
+        upstream.dataReceived = from_server
+        if not upstream.login.secure and hasattr(upstream.transport, "take"):
+            upstream.transport.take = from_server
 
     def upstream_failed(self, reason: str, reply: bytes) -> None:
         """There will be no session; the client is told why."""
@@ -251,6 +249,9 @@ class ClientSide(protocol.Protocol):
         session = self._session
         assert session is not None
         self._upstream = None
+        if self._over:
+            self._close()
+            return
         if session.terminated:
             self._end(CLOSED, result="ok")
             return
@@ -274,7 +275,7 @@ class ClientSide(protocol.Protocol):
             self._end(CLOSED, result="ok")
         else:
             self._end(CLIENT_VANISHED, "the client's connection ended in mid-query")
-        self._stop_timer()
+        self._close()
 
     def _violated(self, error: ProtocolError) -> None:
         log.info("{peer}: {reason}", peer=self._remote()[0], reason=str(error))
@@ -282,14 +283,13 @@ class ClientSide(protocol.Protocol):
         self._end(PROTOCOL_ERROR, str(error), reply)
 
     def _recorder_failed(self, reason: str) -> None:
-        # It may be called from within the machine: end in the reactor's next turn.
         reply = codec.fatal(
             codec.IO_ERROR,
             "terminating connection: the session cannot be recorded",
             "This service requires a recording, and the recorder cannot write.",
             "An administrator must free space or repair the connector's state directory.",
         )
-        self.factory.reactor.callLater(0, self._end, RECORDER_FAILED, reason, reply)
+        self._end(RECORDER_FAILED, reason, reply)
 
     def _expired(self, seconds: float) -> None:
         summary = f"terminating connection: a session may last {seconds:g} seconds"
@@ -317,19 +317,55 @@ class ClientSide(protocol.Protocol):
     def _end(
         self, status: str, reason: str = "", reply: bytes = b"", result: str = "failed"
     ) -> None:
-        """End the session: cancel and close upstream, tell the client, write the record. Once."""
+        """End the session, once: cancel what runs, write the record, close.
+
+        The client's next message goes nowhere. When it has half of one of the server's, an error
+        would be read as the inside of that message, so the rest of it comes first.
+        """
         if self._over:
             return
-        session, upstream = self._session, self._upstream
-        if session is not None:
-            if upstream is not None and session.busy and not session.terminated:
-                self._cancel()
-            if session.mid_message:
-                reply = b""  # it would be read as the inside of that message
-            session.abandon("cancelled")
+        self._over, self._reply = True, reply
+        self._stop_timer()
         self.factory.cancels.drop(self._pid)
         if self._dial is not None:
             self._dial.give_up()
+        came, went, waits = 0, 0, False
+        session, admission = self._session, self._admission
+        if session is not None:
+            if self._upstream is not None and session.busy and not session.terminated:
+                self._cancel()
+            session.abandon("cancelled")
+            self._rebind(_discard, self._finish)
+            came, went = session.bytes_in, session.bytes_out
+            told = bool(reply) and self._upstream is not None and not self._lost
+            waits = told and session.mid_message
+        if admission is not None:
+            admission.log.end(came, went, status, reason, result)
+            admission.ended()
+        if waits:
+            self._valve.hold(True)
+            self._timer = self.factory.reactor.callLater(MESSAGE_SECONDS, self._close)
+            self._finish(b"")
+        else:
+            self._close()
+
+    def _finish(self, data: bytes) -> None:
+        """Give the client the end of the server's message, then close."""
+        session = self._session
+        if session is None or self._upstream is None:
+            return
+        try:
+            session.finish(data)
+        except ProtocolError:
+            self._close()
+            return
+        if not session.mid_message:
+            self._close()
+
+    def _close(self) -> None:
+        """Close both connections; where a message is half said, without our last words."""
+        session, upstream = self._session, self._upstream
+        self._upstream = None
         if upstream is not None:
             upstream.owner = None
             far: Any = upstream.transport
@@ -337,12 +373,7 @@ class ClientSide(protocol.Protocol):
             if session is not None and not session.terminated:
                 far.write(codec.TERMINATE)
             far.loseConnection()
-        self._leave(reply)
-        admission = self._admission
-        if admission is not None:
-            came, went = (session.bytes_in, session.bytes_out) if session is not None else (0, 0)
-            admission.log.end(came, went, status, reason, result)
-            admission.ended()
+        self._leave(b"" if session is not None and session.mid_message else self._reply)
 
     def _leave(self, reply: bytes = b"") -> None:
         """Close the client's connection after its last words."""
@@ -360,12 +391,11 @@ class ClientSide(protocol.Protocol):
         near.loseConnection()
         self._timer = self.factory.reactor.callLater(LINGER_SECONDS, near.abortConnection)
 
-    def _write(self, data: bytes) -> None:
-        self._near.write(data)
-        if self._flush is not None:
-            self._flush()
-
     def _stop_timer(self) -> None:
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
+
+
+def _discard(data: bytes) -> None:
+    """Where the client's bytes go once the session is over."""

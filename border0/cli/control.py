@@ -1,0 +1,43 @@
+"""`border0 control backup|restore`: a control plane in one file, and back."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from border0.cli import command
+
+TEXT = "keep a control plane safe"
+
+
+def register(commands: Any) -> None:
+    """Add the commands to the tree."""
+    verbs = command.nouns(commands, "control", TEXT)
+    for name, text, run, file in (
+        ("backup", "write database and keys to one file, while it runs", backup, "where to"),
+        ("restore", "fill an empty database and state folder from a backup", restore, "a backup"),
+    ):
+        parser = verbs.add_parser(name, help=text, description=text)
+        parser.add_argument("--config", metavar="FILE", type=Path, default=Path("control.toml"))
+        parser.add_argument("file", metavar="FILE", type=Path, help=file)
+        parser.set_defaults(run=run)
+
+
+def backup(options: argparse.Namespace) -> int:
+    """Write one file."""
+    # Here, so that other commands start without the database.
+    from border0.control import archive, config
+
+    archive.backup(config.load(options.config), options.file)
+    print(
+        f"{options.file}: database, signing keys and authority. Keep it as safe as a private key."
+    )
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Read it back."""
+    from border0.control import archive, config
+
+    archive.restore(config.load(options.config), options.file)
+    print(f"Restored. Start it: twistd -n border0-control --config {options.config}")
+    return 0

@@ -1,0 +1,138 @@
+"""The control plane's file: TOML, strict, read once and checked as a whole.
+
+docs/control-plane.md has every key. A mistake raises `ConfigError` that names the file, the key
+and the nearest valid key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from border0.secrets import Secret, resolve
+from border0.tables import Table, read_toml
+
+DEFAULT_PORT = 8443
+WILDCARDS = ("0.0.0.0", "::")
+
+
+@dataclass
+class ControlConfig:
+    """Everything in one file."""
+
+    file: Path
+    url: str  # what nodes and browsers use, without a path
+    listen: list[tuple[str, int]]
+    state_dir: Path
+    database: Secret = field(repr=False)  # a URL, perhaps with a password
+    organisation: str
+    certificate: Path | None
+    private_key: Path | None
+    trusted_proxies: list[str]
+
+    @property
+    def host(self) -> str:
+        """The name or address in the URL."""
+        return urlsplit(self.url).hostname or ""
+
+
+def load(path: Path) -> ControlConfig:
+    """Read and check one file.
+
+    :raises ConfigError: anything unreadable, unknown, missing, contradictory or unresolvable.
+    """
+    return read(read_toml(path, "name the file with --config FILE"), path)
+
+
+def read(data: Mapping[str, Any], path: Path) -> ControlConfig:
+    """The parsed file as a `ControlConfig`; `path` gives the folder that paths count from."""
+    top = Table(data, path, "")
+    base = path.resolve().parent
+    table = top.table("control")
+    state = base / table.text("state_dir", ".")
+    url = _url(table)
+    chain, key = table.text("certificate", ""), table.text("private_key", "")
+    if bool(chain) != bool(key):
+        raise table.error("give certificate and private_key, or neither", "certificate")
+    config = ControlConfig(
+        file=path,
+        url=url,
+        listen=_listen(table),
+        state_dir=state,
+        database=_database(table, base, state),
+        organisation=table.name("organisation", "local"),
+        certificate=base / chain if chain else None,
+        private_key=base / key if key else None,
+        trusted_proxies=_networks(table),
+    )
+    table.close()
+    top.close()
+    if not chain:
+        _check_private_name(table, config)
+    return config
+
+
+def _url(table: Table) -> str:
+    text = table.text("url", f"https://127.0.0.1:{DEFAULT_PORT}").rstrip("/")
+    try:
+        parts = urlsplit(text)
+        fine = parts.scheme == "https" and parts.hostname and parts.port != 0
+    except ValueError:
+        fine = False
+    if not fine or parts.path or parts.query or parts.username:
+        raise table.error(f"{text!r}: write https://HOST or https://HOST:PORT", "url")
+    return text
+
+
+def _listen(table: Table) -> list[tuple[str, int]]:
+    found = []
+    for text in table.strings("listen", [f"127.0.0.1:{DEFAULT_PORT}"]):
+        host, _, number = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        try:
+            ip_address(host)
+            port = int(number)
+        except ValueError:
+            port = -1
+        if not 0 <= port <= 65535:
+            raise table.error(f"{text!r}: write ADDRESS:PORT or [IPv6 ADDRESS]:PORT", "listen")
+        found.append((host, port))
+    if not found:
+        raise table.error("give at least one address", "listen")
+    return found
+
+
+def _database(table: Table, base: Path, state: Path) -> Secret:
+    text = table.text("database", "")
+    if not text:
+        return Secret(f"sqlite:///{(state / 'control.db').absolute()}")
+    found = resolve(text, base)
+    if found.reveal().partition(":")[0].partition("+")[0] not in ("sqlite", "postgresql"):
+        raise table.error("write sqlite:///PATH or postgresql://…, or a reference", "database")
+    return found
+
+
+def _networks(table: Table) -> list[str]:
+    texts = table.strings("trusted_proxies", [])
+    for text in texts:
+        try:
+            ip_network(text)
+        except ValueError:
+            raise table.error(f"{text!r} is no address or network", "trusted_proxies") from None
+    return texts
+
+
+def _check_private_name(table: Table, config: ControlConfig) -> None:
+    """The private authority signs for addresses and for a few names only."""
+    host = config.host
+    try:
+        ip_address(host)
+    except ValueError:
+        if host != "localhost" and not host.endswith(".border0.internal"):
+            raise table.error(
+                f"{host}: give certificate and private_key for a public name; the private "
+                "authority vouches for IP addresses, localhost and names in .border0.internal",
+                "url",
+            ) from None

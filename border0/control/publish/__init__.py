@@ -1,0 +1,1 @@
+"""From the store to the nodes: what each object says, signed, and who gets to see it."""

@@ -1,0 +1,181 @@
+"""The control plane's process: `twistd -n border0-control --config FILE`.
+
+SIGTERM tells every node to come back and stops; SIGHUP reads certificate and key again. A start
+that fails ends the process with one line.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import IService, IServiceCollection, MultiService, Service
+from twisted.internet.defer import Deferred
+from twisted.logger import ILogObserver, Logger
+from twisted.python import usage
+from zope.interface import implementer
+
+from border0 import __version__
+from border0._build_info import build_info
+from border0.control.config import ControlConfig, load
+from border0.control.plane import ControlPlane
+from border0.errors import Border0Error
+from border0.processes import logs
+from border0.processes.health import Metric, health_service
+from border0.processes.lock import FolderLock
+from border0.processes.memory import settle
+
+log = Logger(namespace="border0.control")
+
+
+class Options(usage.Options):
+    """The command line of `twistd border0-control`."""
+
+    synopsis = "--config FILE [options]"
+    longdesc = (
+        "Runs the border0 control plane: people, devices, connectors, services and policies, "
+        "their API and sign-in pages, and the push channel that tells every node what counts."
+    )
+    optParameters = [
+        ["config", "c", "control.toml", "The configuration file."],
+        ["log-format", None, "text", "How to log: text or json."],
+        ["log-level", None, None, "debug, info, warn or error (or BORDER0_LOG_LEVEL; info)."],
+        ["metrics-listen", None, None, "[ADDRESS:]PORT for /healthz, /readyz and /metrics."],
+    ]
+    optFlags = [["validate", None, "Check the file, say what it holds, and exit."]]
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+
+    loaded: ControlConfig
+
+    def postOptions(self) -> None:
+        """Read the file before anything starts, so that a mistake is one clear line."""
+        level = self["log-level"] or os.environ.get("BORDER0_LOG_LEVEL") or "info"
+        self["log-level"] = level.lower()
+        for name, allowed in (("log-format", logs.FORMATS), ("log-level", logs.LEVELS)):
+            if self[name] not in allowed:
+                self._exit(f"--{name} {self[name]}: expected one of {', '.join(allowed)}", 2)
+        try:
+            self.loaded = load(Path(self["config"]))
+        except Border0Error as error:
+            self._exit(str(error), 1)
+        if self["validate"]:
+            config = self.loaded
+            kind = config.database.reveal().partition(":")[0].partition("+")[0]
+            print(f"{config.file}: fine: {config.url}, state in {kind}")
+            raise SystemExit(0)
+
+    @staticmethod
+    def _exit(message: str, status: int) -> None:
+        print(f"border0-control: {message}", file=sys.stderr)
+        raise SystemExit(status)
+
+
+@implementer(IService, IServiceCollection)
+class ControlProcess(MultiService):
+    """The control plane, and how it logs, reloads and says how it is."""
+
+    def __init__(self, reactor: Any, config: ControlConfig, observer: Any = None) -> None:
+        super().__init__()
+        self.reactor, self.config, self.observer = reactor, config, observer
+        self.plane = ControlPlane(reactor, config)
+        self.plane.setServiceParent(self)
+        self.lock = FolderLock(config.state_dir)
+        self.failed = False
+
+    def setServiceParent(self, parent: Any) -> None:
+        """Bring our log observer along when twistd adopts us."""
+        if self.observer is not None and hasattr(parent, "setComponent"):
+            parent.setComponent(ILogObserver, self.observer)
+        super().setServiceParent(parent)
+
+    def startService(self) -> None:
+        """Open everything, then say where it is."""
+        super().startService()
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
+        build = build_info()
+        log.info(
+            "border0 {version} ({kind}: {reason})",
+            version=__version__,
+            kind=build.kind,
+            reason=build.reason,
+        )
+        Deferred.fromCoroutine(self._open()).addErrback(self._not_started)
+
+    async def _open(self) -> None:
+        await self.plane.open()
+        if self.plane.pin:
+            log.info("the private authority's pin is {pin}", pin=self.plane.pin)
+        await self.first_link()
+        settle()
+        log.info("ready: {url}", url=self.config.url)
+
+    async def first_link(self) -> None:
+        """While nobody can sign in, keep a set-up link where this user alone can read it."""
+        path = self.config.state_dir / "setup-link"
+        link = await self.plane.setup_link()
+        if link is None:
+            path.unlink(missing_ok=True)
+            return
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(link.reveal() + "\n")
+        log.info("nobody can sign in yet: {path} holds a link for 15 minutes", path=str(path))
+
+    def _not_started(self, failure: Any) -> None:
+        self.failed = True
+        if failure.check(Border0Error, OSError):
+            print(f"border0-control: {failure.value}", file=sys.stderr)
+        else:
+            log.failure("the control plane could not be started", failure)
+        self.reactor.callLater(0, self.reactor.stop)
+
+    def stopService(self) -> Any:
+        """Drain, then let go of the folder."""
+        done = super().stopService()
+
+        def gone(result: Any) -> Any:
+            self.lock.give()
+            return result
+
+        return done.addBoth(gone)
+
+    def reload(self) -> None:
+        """Read certificate and key again."""
+        try:
+            self.plane.reload()
+        except (Border0Error, OSError) as error:
+            log.error("certificate not changed: {error}", error=str(error))
+            return
+        log.info("certificate read again")
+        Deferred.fromCoroutine(self.first_link()).addErrback(
+            lambda failure: log.failure("no set-up link could be made", failure)
+        )
+
+    def problems(self) -> list[str]:
+        """Why the control plane is not ready."""
+        return [] if self.plane.ready else ["it has not started"]
+
+    def metrics(self) -> list[Metric]:
+        """What Prometheus reads."""
+        return self.plane.metrics()
+
+
+def makeService(options: Options) -> Service:
+    """What `twistd` calls; the file has been read by then."""
+    from twisted.internet import reactor
+
+    observer = logs.observer(options["log-format"], options["log-level"])
+    try:
+        process = ControlProcess(reactor, options.loaded, observer)
+        process.lock.take()
+        if options["metrics-listen"]:
+            health = health_service(
+                reactor, options["metrics-listen"], process.problems, process.metrics
+            )
+            health.setServiceParent(process)
+    except (Border0Error, OSError) as error:
+        print(f"border0-control: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    return process
