@@ -3,7 +3,7 @@
 Source: `docs/records.md`. A file grows while it is read, so only lines that have their line feed
 are taken. Every file has its own place: lines that a full disk held back come into yesterday's file
 when today's has begun. A file that is not what it was at its place (restored from a copy, cut) is
-begun again; the records' ids make that harmless. The places are in `control/delivered.json`:
+begun again; the records' ids make that harmless. The places are in `connector/delivered.json`:
 
 | member | value |
 |---|---|
@@ -25,6 +25,7 @@ from msgspec import Meta, Struct
 from twisted.logger import Logger
 
 from border0.audit.adapters.linefile import make_folder
+from border0.connector.membership import FOLDER
 
 BATCH = 256 * 1024  # bytes of the lines of one batch; a single line may have more
 MAX_LINE = 1024 * 1024  # bytes of one line; a longer one is shortened
@@ -60,7 +61,7 @@ class Journal:
     def __init__(self, state_dir: str | os.PathLike[str]) -> None:
         self._folder = Path(state_dir) / "audit"
         self._state = Path(state_dir)
-        self._cursor = self._state / "control" / "delivered.json"
+        self._cursor = self._state / FOLDER / "delivered.json"
         self._places: dict[str, _Place] | None = None
         self._unfinished: dict[str, tuple[int, int]] = {}  # what had no further whole line
         self._looks = 0  # until a thorough one
@@ -157,7 +158,7 @@ class Journal:
         return self._places
 
     def _save(self, places: dict[str, _Place]) -> None:
-        fresh = make_folder(self._state, "control") / (self._cursor.name + ".new")
+        fresh = make_folder(self._state, FOLDER) / (self._cursor.name + ".new")
         opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opened, "wb") as file:
             file.write(msgspec.json.encode(_Cursor(1, places)))

@@ -11,7 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
 
@@ -23,7 +26,7 @@ from border0.control.push.adapters.driver import HubDriver
 from border0.control.push.adapters.server import Approach, Entry, PushFactory, Refusal
 from border0.control.push.changelog import ChangeLog
 from border0.control.push.server import Hub
-from border0.control.store import devices
+from border0.control.store import devices, sessions, statements
 from border0.control.store.errors import NotFound, StoreError
 from border0.control.store.store import Store
 from border0.control.store.transaction import Entry as Touched
@@ -50,7 +53,7 @@ class Organisation:
 class Fleet:
     """All organisations (`Nodes` of the routes).
 
-    :param signing_key: the Ed25519 key of an organisation.
+    :param signing_key: the key of an organisation, made only when `create` is true.
     :param records: stores the record lines of a connector: organisation, connector, text.
     """
 
@@ -59,7 +62,7 @@ class Fleet:
         store: Store,
         reactor: Any,
         guard: Guard,
-        signing_key: Callable[[str], Any],
+        signing_key: Callable[..., Ed25519PrivateKey],
         records: Callable[[str, str, str], "Deferred[object]"],
         clock: Callable[[], float],
     ) -> None:
@@ -76,10 +79,12 @@ class Fleet:
         """Begin to serve an organisation; a failing store is the caller's error."""
         if org in self.organisations:
             return
+        # A key that is lost must not be replaced by one that no node believes.
+        new = await self.store.read(lambda c: not statements.hashes(c, org))
         publisher = Publisher(
             self.store,
             org,
-            self._signing_key(org),
+            self._signing_key(org, create=new),
             self.reactor,
             self.clock,
             lambda changes: self._told(org, changes),
@@ -202,6 +207,7 @@ class Fleet:
         if online:
             if (call := one.leaving.pop(node, None)) is not None:
                 call.cancel()
+            self._kill_late(org, one, node)
             return
         one.refusals.pop(node, None)
         facts = one.publisher.nodes.get(node)
@@ -209,6 +215,19 @@ class Fleet:
             one.leaving[node] = self.reactor.callLater(
                 EPHEMERAL_SECONDS, self._remove, org, one, node
             )
+
+    def _kill_late(self, org: str, one: Organisation, node: str) -> None:
+        """Ask a connector that was away to end the sessions that it should have ended."""
+        facts = one.publisher.nodes.get(node)
+        if facts is None or facts.role != "connector":
+            return
+
+        def ask(found: list[str]) -> None:
+            for session in found:
+                self.kill(org, node, session, "an administrator ended the session")
+
+        done = self.store.read(lambda c: sessions.to_kill(c, org, node)).addCallback(ask)
+        done.addErrback(lambda failure: log.failure("sessions to end are not known", failure))
 
     def _lines(self, org: str, one: Organisation, node: str, text: str) -> "Deferred[object]":
         """Store what a connector recorded; a device has nothing to say here."""

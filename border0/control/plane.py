@@ -19,6 +19,7 @@ from twisted.web.resource import Resource
 from border0 import __version__
 from border0.control import enrol, ingest
 from border0.control.answers import SqlAnswers
+from border0.control.api.errors import forbidden
 from border0.control.api.guard import Guard
 from border0.control.api.resource import ApiResource
 from border0.control.api.routes import Call, Table
@@ -73,6 +74,7 @@ class ControlPlane(MultiService):
         self.ports: list[Any] = []
         self.store: Store
         self.fleet: Fleet
+        self.accounts: SqlSignIn
         self.tokens: Tokens
         self.links: SetupLinks
         self._passwords = Passwords(reactor)
@@ -185,6 +187,7 @@ class ControlPlane(MultiService):
     def _resource(self, guard: Guard) -> Resource:
         state = SqlSignIn(self.store, self.keyring.server_key)
         sessions = Sessions(state, self.keyring.server_key)
+        self.accounts = state
         self.tokens = Tokens(state, state)
         self.links = SetupLinks(state)
         grants = Grants(state)
@@ -214,6 +217,9 @@ class ControlPlane(MultiService):
     async def _complete(self, approval: Approval, call: Call) -> dict[str, str]:
         """What a machine gets whose owner confirmed it in a browser."""
         now = self.wall()
+        who = await self.accounts.get(approval.account)
+        if who is None or who.disabled:
+            raise forbidden("whoever confirmed this may not sign in any more")
         if approval.purpose == "login":
             text, _ = await self.tokens.issue(
                 kind="user",
@@ -225,10 +231,9 @@ class ControlPlane(MultiService):
             )
             found = await self.store.read(lambda c: organisations.get(c, approval.org))
             return {"token": text.reveal(), "org": approval.org, "org_name": found.name}
-        who = approval.account if approval.purpose == "device" else ""
         payload = {
             "name": approval.name,
-            "user_id": who,
+            "user_id": approval.account if approval.purpose == "device" else "",
             "wireguard_key": approval.public_key,
             "approved": approval.purpose == "connector",
         }
@@ -242,10 +247,16 @@ class ControlPlane(MultiService):
         return {"code": code[1].reveal()}
 
     def _records(self, org: str, connector: str, text: str) -> "Deferred[object]":
+        """Store a batch; the answer says what was not taken."""
         lines = [line for line in text.split("\n") if line]
+
+        def told(done: ingest.Ingested) -> str:
+            refused = done.refused
+            return f"{len(refused)} lines refused: {refused[0].reason}" if refused else ""
+
         return self.store.change(
             lambda tx: ingest.ingest(tx, connector, lines), org=org, actor=connector
-        )
+        ).addCallback(told)
 
 
 class _Api(Resource):

@@ -35,7 +35,7 @@ class Folder(SynchronousTestCase):
     def setUp(self) -> None:
         self.state = Path(self.mktemp())
         self.audit = self.state / "audit"
-        self.cursor = self.state / "control" / "delivered.json"
+        self.cursor = self.state / "connector" / "delivered.json"
 
     def add(self, name: str, data: bytes) -> None:
         self.audit.mkdir(parents=True, exist_ok=True)
@@ -250,7 +250,7 @@ class Services(Folder):
                 self.clock.advance(0.5)
                 waits[-1] += 0.5
         self.assertEqual(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0])
-        self.assertFalse((self.state / "control").exists())
+        self.assertFalse((self.state / "connector").exists())
         self.answer()
         self.assertEqual(self.delivery.trouble, "")
         self.assertTrue(self.cursor.exists())

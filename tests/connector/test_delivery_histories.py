@@ -176,7 +176,7 @@ class Histories(RuleBasedStateMachine):
             lines.pop()
             self.half = b""
             os.truncate(self.audit / self.today, sum(len(line) + 1 for line in lines))
-        path = self.state / "control" / "delivered.json"
+        path = self.state / "connector" / "delivered.json"
         if cursor == "lost":
             path.unlink(missing_ok=True)
         elif cursor == "damaged" and path.exists():

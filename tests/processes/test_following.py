@@ -247,7 +247,7 @@ class Following(Stage):
         self.people()
         process = await self.started()
         await process.stopService()
-        contact = self.base / "state" / "control" / "contact.json"
+        contact = self.base / "state" / "connector" / "contact.json"
         data = json.loads(contact.read_text())
         contact.write_text(json.dumps({**data, "last": data["last"] - 7200.0}))
         port = self.plane.number
@@ -405,6 +405,7 @@ class Addresses(SynchronousTestCase):
         )
         found = listed(folder)
         self.patch(addresses, "listed", lambda: found)
+        self.patch(addresses, "towards_addresses", lambda host: [])
         network = read_network(Table({}, Path("x"), ""))
         self.assertEqual(
             local_endpoints(

@@ -38,6 +38,7 @@ from border0.control.store import (
     organisations,
     policies,
     service_accounts,
+    sessions,
     sockets,
     users,
 )
@@ -101,18 +102,23 @@ class FakeNodes:
 
 
 class Populated(NamedTuple):
-    path: Path
+    url: str
     users: dict[str, str]
     callers: dict[str, Principal]
 
 
 @cache
 def populated() -> Populated:
-    """A database with two organisations, made once, and who is in it."""
+    """A database in a file, made once."""
     folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    filled = Populated(folder / "control.db", {}, {})
-    database = Database(f"sqlite:///{filled.path}", clock=lambda: START)
+    return populate(f"sqlite:///{folder}/control.db")
+
+
+def populate(url: str) -> Populated:
+    """Put two organisations into an empty database; who is in them."""
+    filled = Populated(url, {}, {})
+    database = Database(url, clock=lambda: START)
     database.open()
     for org, name in ((ACME, "acme"), (OTHER, "other")):
         change = Change(lambda tx, name=name: _populate(tx, name, filled), org, "test")
@@ -150,23 +156,21 @@ class ControlPlane(SynchronousTestCase):
         raise NotImplementedError
 
     def setUp(self) -> None:
-        folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
+        self.folder = folder = Path(tempfile.mkdtemp(prefix="border0-routes-"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         self.clock = Clock()
-        filled = populated()
+        filled = self.filled(folder)
         self.users = dict(filled.users)
         self.callers = dict(filled.callers)
-        shutil.copy(filled.path, folder / "control.db")
-        self.database = Database(f"sqlite:///{folder}/control.db", clock=self.now)
+        self.database = Database(filled.url, clock=self.now)
         self.addCleanup(self.database.close)
         self.database.open()
         self.store = DirectStore(self.database)
         self.nodes = FakeNodes()
         self.desk = Desk(self.store, self.nodes)  # type: ignore[arg-type]
         self.wire()
-        self.table = Table()
+        self.table = self.new_table()
         self.register(self.table, self.desk)
-        self.calls = 0
         self.api = ApiResource(
             self.table,
             guard=Guard([HOST]),
@@ -178,6 +182,16 @@ class ControlPlane(SynchronousTestCase):
         root = Resource()
         root.putChild(b"api", self.api)
         self.site = ApiSite(root, self.clock)
+
+    def filled(self, folder: Path) -> Populated:
+        """A populated database of this test's own."""
+        made = populated()
+        shutil.copy(made.url.removeprefix("sqlite:///"), folder / "control.db")
+        return made._replace(url=f"sqlite:///{folder}/control.db")
+
+    def new_table(self) -> Table:
+        """The table that routes are put into."""
+        return Table()
 
     def wire(self) -> None:
         """Make what sign-in offers to routes."""
@@ -269,6 +283,8 @@ class ControlPlane(SynchronousTestCase):
                 return sockets.create(
                     tx, name=name, socket_type="http", port=80, upstream_configuration={}
                 )
+            if kind == "session":
+                return self.make_session(tx, name)
             if kind == "token":
                 robot = service_accounts.find(tx.connection, tx.org, "robot")
                 assert robot is not None
@@ -284,6 +300,12 @@ class ControlPlane(SynchronousTestCase):
 
         made: str = self.write(change, org).id
         return made
+
+    @staticmethod
+    def make_session(tx: Tx, name: str) -> sessions.Session:
+        session = sessions.Session(tx.new_id(), tx.now, socket=name)
+        sessions.report(tx, session)
+        return session
 
     @staticmethod
     def make_device(tx: Tx, name: str, user: str | None = None, **more: Any) -> devices.Device:

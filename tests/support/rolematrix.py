@@ -5,6 +5,7 @@ Works for any table: bodies and queries are made from their types.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -14,6 +15,9 @@ from msgspec import inspect
 
 from border0.control.api.principals import PUBLIC, ROLES, SELF
 from border0.control.api.routes import TEXT, Route, Table
+
+WORDS = ("x", "x@x", "xxxxxxxx", "2027-01-31T12:00:00Z")
+"""What stands where a text is asked for: the first that fits."""
 
 
 class Case(NamedTuple):
@@ -49,8 +53,23 @@ def permitted(table: Table, route: Route, role: str) -> bool:
     return role in table.permissions[route.permission]
 
 
+def named(table: Table, route: Route, ids: Callable[[str], str], name: str) -> Case:
+    """A request with own ids, and `name` wherever the path takes a text."""
+    return Case(route, *_make(table, route, ids, [], lambda parameter: name), "")
+
+
+def _fits(text: str, info: inspect.StrType) -> bool:
+    if len(text) < (info.min_length or 0):
+        return False
+    return info.pattern is None or re.search(info.pattern, text) is not None
+
+
 def _make(
-    table: Table, route: Route, ids: Callable[..., str], places: list[str]
+    table: Table,
+    route: Route,
+    ids: Callable[..., str],
+    places: list[str],
+    texts: Callable[[str], str] = lambda parameter: "x",
 ) -> tuple[str, Any]:
     def one(kind: str, here: str) -> str:
         places.append(here)
@@ -64,7 +83,7 @@ def _make(
         if not name:
             parts.append(kind)
         else:
-            parts.append("x" if kind == TEXT else one(kind, f"path:{name}"))
+            parts.append(texts(name) if kind == TEXT else one(kind, f"path:{name}"))
     path = "/".join((table.prefix, *parts))
     if route.query is not None:
         query = _example(inspect.type_info(route.query), "query", one)
@@ -90,6 +109,9 @@ def _example(info: inspect.Type, here: str, ids: Callable[[str, str], str]) -> A
         for field in info.fields:
             if field.name == "cursor":
                 continue
+            if isinstance(field.type, inspect.LiteralType) and field.default in field.type.values:
+                made[field.encode_name] = field.default
+                continue
             made[field.encode_name] = _example(field.type, f"{here}.{field.name}", ids)
         return made
     if isinstance(info, inspect.DictType):
@@ -106,5 +128,5 @@ def _example(info: inspect.Type, here: str, ids: Callable[[str, str], str]) -> A
     if isinstance(info, inspect.FloatType):
         return 1.0
     if isinstance(info, inspect.StrType):
-        return "x"
+        return next((one for one in WORDS if _fits(one, info)), WORDS[0])
     raise msgspec.ValidationError(f"no example of {info!r}")

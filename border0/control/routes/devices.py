@@ -95,6 +95,7 @@ def register(table: Table, desk: Desk) -> None:
     async def changed(call: Call, changes: dict[str, object]) -> Answer:
         def change(tx: Tx) -> tuple[Device, Owner | None]:
             device = _find(tx.connection, call)
+            _check_allowed(call, changes)
             if not changes.get("tags", True) and device.user_id is None:
                 raise invalid("tags", "a device without owner keeps at least one tag")
             call.details = {
@@ -170,7 +171,11 @@ def register(table: Table, desk: Desk) -> None:
         """Delete a device; its addresses rest for 30 days."""
 
         def change(tx: Tx) -> None:
-            devices.remove(tx, _find(tx.connection, call).id, call.expected)
+            device = _find(tx.connection, call)
+            if call.own_only and device.locked:
+                # Deleted, it could join again, and the lock would be gone.
+                raise forbidden("this device is locked: ask an administrator")
+            devices.remove(tx, device.id, call.expected)
 
         await desk.change(call, change)
 
@@ -198,13 +203,17 @@ def _changes(call: Call) -> dict[str, object]:
     changes = {
         field: value for field, value in msgspec.structs.asdict(body).items() if value is not UNSET
     }
-    if call.own_only and changes.keys() - {"name"}:
-        raise forbidden("of one's own device only the name may be changed")
     if body.name is not UNSET:
         proper_name(body.name)
-    if body.approved is True:
-        need(call, "device.approve", "approving a device")
     if "expires_at" in changes:
         moment = changes.pop("expires_at")
         changes["expires"] = None if moment is None else seconds_of(moment, "expires_at")
     return changes
+
+
+def _check_allowed(call: Call, changes: dict[str, object]) -> None:
+    """After the device is found: who may not know of it learns nothing here."""
+    if call.own_only and changes.keys() - {"name"}:
+        raise forbidden("of one's own device only the name may be changed")
+    if changes.get("approved"):
+        need(call, "device.approve", "approving a device")

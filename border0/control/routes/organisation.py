@@ -29,7 +29,7 @@ class Settings(msgspec.Struct):
 
     require_device_approval: bool = False
     require_connector_approval: bool = False
-    device_lifetime_days: int | None = None
+    device_lifetime_days: int | None = 180
 
 
 class SettingsChange(msgspec.Struct, forbid_unknown_fields=True):

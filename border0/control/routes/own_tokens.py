@@ -9,12 +9,12 @@ from typing import Annotated
 import msgspec
 from sqlalchemy import ColumnElement, Connection, select
 
-from border0.control.api.errors import conflict, forbidden, not_found
+from border0.control.api.errors import conflict, forbidden, invalid, not_found
 from border0.control.api.paging import Page, PageQuery
 from border0.control.api.principals import permits
 from border0.control.api.routes import Call, Table
 from border0.control.api.schema import is_id
-from border0.control.routes import people
+from border0.control.routes import people, service_accounts
 from border0.control.routes.account_tokens import Scopes, known_scopes
 from border0.control.routes.desk import Desk
 from border0.control.routes.values import Label, Lookup, time_text
@@ -30,9 +30,10 @@ DEFAULT_SECONDS = 30 * 86_400.0
 
 
 class TokenQuery(PageQuery, forbid_unknown_fields=True, kw_only=True):
-    """The tokens of one user, by id or email, or of everybody."""
+    """The tokens of one user (id or email), of one service account (name or id), or all."""
 
     user: Lookup | None = None
+    service_account: Lookup | None = None
 
 
 class NewOwnToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -81,13 +82,10 @@ def register(table: Table, desk: Desk, *, tokens: Tokens) -> None:
         seconds = DEFAULT_SECONDS if wanted is None else float(wanted)
         if call.principal.via != "token":
             return seconds
+        # Who takes a token that ends soon must not make it last.
         mine = call.principal.credential
         present = await desk.read(lambda connection: rows.get(connection, call.org, mine))
-        if wanted is None:
-            return min(seconds, present.expires - call.now)
-        if call.now + seconds > present.expires:
-            raise forbidden("a token that is made with a token ends no later than that one")
-        return seconds
+        return min(seconds, present.expires - call.now)
 
     @table.route(
         "GET",
@@ -102,12 +100,7 @@ def register(table: Table, desk: Desk, *, tokens: Tokens) -> None:
         query: TokenQuery = call.query
 
         def read(connection: Connection) -> Page[TokenAnswer]:
-            only: dict[str, str] = {}
-            if call.own_only:
-                only["user_id"] = call.principal.id
-            elif query.user is not None:
-                found = people.named(connection, call.org, query.user, "user", disabled=True)
-                only["user_id"] = found.id
+            only = _only(connection, call)
             page = rows.page(
                 connection, call.org, after=query.cursor, limit=query.limit, kind="api", **only
             )
@@ -186,6 +179,23 @@ def register(table: Table, desk: Desk, *, tokens: Tokens) -> None:
             call.details = {"name": token.name}
 
         await desk.change(call, change)
+
+
+def _only(connection: Connection, call: Call) -> dict[str, str]:
+    """Whose tokens are listed."""
+    query: TokenQuery = call.query
+    only: dict[str, str] = {}
+    if call.own_only:
+        only["user_id"] = call.principal.id
+    elif query.user is not None:
+        found = people.named(connection, call.org, query.user, "user", disabled=True)
+        only["user_id"] = found.id
+    if query.service_account is not None:
+        account = service_accounts.named(connection, call.org, query.service_account)
+        if account is None:
+            raise invalid("service_account", "there is no such service account")
+        only["service_account_id"] = account.id
+    return only
 
 
 def _scopes(call: Call, body: NewOwnToken) -> list[str] | None:

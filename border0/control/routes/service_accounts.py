@@ -13,10 +13,12 @@ from sqlalchemy import Connection, func, select
 from border0.control.api.errors import not_found
 from border0.control.api.paging import PageQuery
 from border0.control.api.routes import Answer, Call, Table
+from border0.control.api.schema import is_id
 from border0.control.routes.desk import Desk
 from border0.control.routes.giving import SERVICE_ROLES, check_scopes
 from border0.control.routes.values import Name, Title, proper_name, time_text
 from border0.control.store import schema, service_accounts, tokens
+from border0.control.store.errors import NotFound
 from border0.control.store.service_accounts import ServiceAccount
 from border0.control.store.transaction import Tx
 
@@ -158,16 +160,21 @@ def find(connection: Connection, call: Call) -> ServiceAccount:
 
     :raises ApiError: 404.
     """
-    text = call.params["name"]
-    account = service_accounts.find(connection, call.org, text)
+    account = named(connection, call.org, call.params["name"])
     if account is None:
-        mine = (schema.service_accounts.c.org == call.org, schema.service_accounts.c.id == text)
-        row = connection.execute(select(schema.service_accounts).where(*mine)).one_or_none()
-        if row is None:
-            raise not_found("there is no such service account")
-        account = ServiceAccount(**row._mapping)
+        raise not_found("there is no such service account")
     call.target = {"id": account.id, "name": account.name}
     return account
+
+
+def named(connection: Connection, org: str, text: str) -> ServiceAccount | None:
+    """The service account of this name or id, or None."""
+    if not is_id(text):
+        return service_accounts.find(connection, org, text)
+    try:
+        return service_accounts.get(connection, org, text)
+    except NotFound:
+        return None
 
 
 def _changes(call: Call) -> dict[str, Any]:

@@ -36,7 +36,9 @@ Email = Annotated[
     str, msgspec.Meta(min_length=3, max_length=200, pattern=whole(f"{_PART}@{_PART}"))
 ]
 Tags = Annotated[list[Name], msgspec.Meta(max_length=32)]
-Lookup = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+Lookup = Annotated[
+    str, msgspec.Meta(min_length=1, max_length=200, pattern=whole(r"[^\x00-\x1f\x7f]+"))
+]
 """An id or a unique name that the handler looks up in the caller's organisation."""
 UserId = Annotated[str, refers("user")]
 Moment = Annotated[int, msgspec.Meta(ge=0, le=LATEST)] | Annotated[str, msgspec.Meta(max_length=40)]

@@ -8,6 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from border0.control.api.errors import ApiError
 from border0.control.api.guard import Guard
 from border0.control.api.limits import Limiter, Rate, address_key
+from border0.control.api.openapi import describe
 from border0.control.api.paging import decode_cursor, encode_cursor, expected_version
 from border0.control.api.principals import PERMISSIONS, PUBLIC, ROLES, SELF, Principal, excess
 from border0.control.api.resource import ApiResource
@@ -50,6 +51,17 @@ class Registration(SynchronousTestCase):
             Table().route("GET", "/x")  # type: ignore[call-arg]
         for permission in ("", "unknown.read", "socket", "*", "socket.*", None):
             self.refused("GET", "/x", permission=permission)
+
+    def test_a_permission_for_own_things(self) -> None:
+        for own in ("unknown.own", PUBLIC, SELF):
+            self.refused("GET", "/x", permission="device.read", own=own)
+        self.refused("GET", "/x", permission=SELF, own="device.own")
+        rate = Rate(1, 1.0)
+        self.refused("GET", "/x", permission=PUBLIC, own="device.own", limit=rate)
+        table = Table()
+        table.route("GET", "/x", permission="device.read", own="device.own")(handler)
+        (operation,) = describe(table, "t", "1")["paths"]["/api/v1/x"].values()
+        self.assertEqual(operation["x-permission-own"], "device.own")
 
     def test_a_change_without_audit_action(self) -> None:
         for method in ("POST", "PUT", "PATCH", "DELETE"):

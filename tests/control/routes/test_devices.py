@@ -113,6 +113,12 @@ class Devices(ControlPlane):
         self.assertEqual(self.last_event()["actor"]["user"], who)
         self.call("DELETE", "/device/pc", who=who, status=204)
 
+    def test_a_lock_is_not_got_rid_of(self) -> None:
+        self.ok("PUT", "/device/laptop", {"locked": True})
+        text = self.refused(403, "DELETE", "/device/laptop", who="member@acme")
+        self.assertIn("locked", text)
+        self.call("DELETE", "/device/laptop", status=204)
+
     def test_an_auditor_sees_all_and_changes_own(self) -> None:
         self.assertEqual(len(self.ok("GET", "/devices", who="auditor@acme")["items"]), 2)
         self.refused(404, "PUT", "/device/laptop", {"name": "x"}, who="auditor@acme")

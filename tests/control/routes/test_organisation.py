@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from border0 import __version__
 from border0.control.api.routes import Table
+from border0.control.enrol import DEVICE_DAYS
 from border0.control.routes import organisation
 from border0.control.routes.desk import Desk
 from border0.control.routes.joining import Address
@@ -32,7 +33,7 @@ class Organisation(ControlPlane):
             {
                 "require_device_approval": False,
                 "require_connector_approval": False,
-                "device_lifetime_days": None,
+                "device_lifetime_days": DEVICE_DAYS,
             },
         )
         changed = self.ok("PUT", "/organization", {"settings": {"device_lifetime_days": 90}})

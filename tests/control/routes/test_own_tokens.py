@@ -12,6 +12,7 @@ from tests.support.signin import now_of
 class OwnTokens(AccountCase):
     def own(self, who: str = "owner@acme", **body: Any) -> str:
         """A token as signing in makes one."""
+        self.clock.advance(1)
         principal = self.callers[who]
         made = self.tokens.issue(
             kind="user",
@@ -54,6 +55,13 @@ class OwnTokens(AccountCase):
         (one,) = self.ok("GET", "/tokens?user=member@acme")["items"]
         self.call("DELETE", f"/token/{one['id']}", who="admin@acme", status=204)
         self.refused(422, "GET", "/tokens?user=member@other")
+        (one,) = self.ok("GET", "/tokens?service_account=ci")["items"]
+        self.assertEqual(one["owner"]["name"], "ci")
+        self.refused(422, "GET", "/tokens?service_account=nobody")
+        (one,) = self.ok("GET", f"/tokens?service_account={one['owner']['id']}")["items"]
+        self.assertEqual(
+            self.ok("GET", "/tokens?service_account=robot", who="member@acme")["items"], []
+        )
 
     def test_a_member_sees_and_ends_their_own(self) -> None:
         self.account()
@@ -80,9 +88,11 @@ class OwnTokens(AccountCase):
 
     def test_no_longer_than_the_token_it_is_made_with(self) -> None:
         login = self.own(seconds=1000.0)
-        self.refused(403, "POST", "/tokens", {"name": "x", "expires_in_seconds": 2000}, who=login)
+        longer = self.ok(
+            "POST", "/tokens", {"name": "x", "expires_in_seconds": 90 * 86_400}, who=login
+        )
         self.ok("POST", "/tokens", {"name": "x", "expires_in_seconds": 500}, who=login)
         made = self.ok("POST", "/tokens", {"name": "x"}, who=login)
         self.clock.advance(1000)
-        for token in (login, made["token"]):
+        for token in (login, made["token"], longer["token"]):
             self.refused(401, "GET", "/tokens", who=token)
