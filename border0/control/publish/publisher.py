@@ -187,7 +187,7 @@ class Publisher:
         wanted = dict.fromkeys(sorted(keys))
         for kind, id in sorted(dirty):
             wanted.update(dict.fromkeys(affected(tx.connection, self.org, kind, id)))
-        facts = {key: describe(tx.connection, self.org, key, tx.now) for key in wanted}
+        facts = describe(tx.connection, self.org, wanted, tx.now)
         put: dict[Key, Statement] = {}
         dropped: list[Key] = []
         signers = self._new_signers(tx)
@@ -212,20 +212,7 @@ class Publisher:
         if "head" in may:
             members = {"live": live(named)}
             put[("head", self.org)] = self._sign(tx, ("head", self.org), members, HEAD_DAYS, None)
-        for key, statement in put.items():
-            statements.put(
-                tx,
-                type=key[0],
-                id=key[1],
-                revision=statement.body["revision"],
-                hash=statement.hash,
-                payload=statement.payload,
-                signatures=[
-                    (name, base64.b64encode(signature).decode())
-                    for name, signature in statement.signatures
-                ],
-                expires=statement.expires,
-            )
+        statements.put(tx, *(_stored(key, statement) for key, statement in put.items()))
         return Round(tx.revision, facts, put, dropped)
 
     def _new_signers(self, tx: Tx) -> Statement | None:
@@ -341,6 +328,17 @@ class Publisher:
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key]
         self._look_later()
+
+
+def _stored(key: Key, statement: Statement) -> statements.NewStatement:
+    return statements.NewStatement(
+        *key,
+        statement.body["revision"],
+        statement.hash,
+        statement.payload,
+        [(name, base64.b64encode(signature).decode()) for name, signature in statement.signatures],
+        statement.expires,
+    )
 
 
 def _restored(stored: statements.StoredStatement) -> Statement:
