@@ -7,7 +7,7 @@ Source: ours. Each connection begins with one JSON line from the program and one
 | {"ride": true, "config"} | {"ok", "rider", "pid"}, then lines: events to the rider, aborts back |
 | {"connect": name, "port", "rider"} | {"ok", "stream"}, then the raw bytes of one TCP connection |
 | the same with "outlives": true | the same, and the stream does not end with its rider |
-| {"stop": true} | {"ok", "pid"}, then nothing until the agent has ended |
+| {"stop": true} | {"ok", "pid"}, then nothing until the agent's process has ended |
 
 Events are {"stream", "event": "eof" | "closed" | "lost", "error"}: the end of a stream alone would
 not tell a service that has said everything from an agent that was killed. {"abort": stream} ends
