@@ -209,7 +209,7 @@ class ClientConnection(Protocol):
         if not self._ending:
             if machine.busy and not machine.tunnel:
                 self._status = self._status or CLIENT_LOST
-            machine.abandon("the client left", self.reactor.seconds())
+            machine.abandon("the client left")
             self._ending = True
             self.settle()
             self.let_go()
@@ -230,7 +230,7 @@ class ClientConnection(Protocol):
         self._status, self._reason = status, reason
         machine = self.machine
         busy = machine.busy
-        machine.abandon(reason, self.reactor.seconds())
+        machine.abandon(reason)
         if busy:
             machine.closing = ABORT
         self.settle()
