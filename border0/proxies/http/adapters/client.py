@@ -246,8 +246,7 @@ class ClientConnection(Protocol):
         self.end(SESSION_LIMIT, "the longest time that the policy allows for a session is over")
 
     def _recorder_failed(self, reason: str) -> None:
-        # It may be called while a record is written: end in the reactor's next turn.
-        self.reactor.callLater(0, self.end, RECORDER_FAILED, reason)
+        self.end(RECORDER_FAILED, reason)
 
     @staticmethod
     def _stop(timer: IDelayedCall | None) -> None:
