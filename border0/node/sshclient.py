@@ -32,6 +32,11 @@ class Client(transport.SSHClientTransport):
         self.user, self.keys, self.command = user, keys, command
         self.status = OWN_FAILURE
         self.reason = ""
+        # A service may have keys of several kinds and shows one of the first kind that we name.
+        kinds = {key[4 : 4 + int.from_bytes(key[:4])] for key in keys}
+        self.supportedPublicKeys = sorted(
+            self.supportedPublicKeys, key=lambda name: _kind(name) not in kinds
+        )
 
     def verifyHostKey(self, hostKey: bytes, fingerprint: bytes) -> Any:
         """Only what the map names."""
@@ -52,6 +57,11 @@ class Client(transport.SSHClientTransport):
         """The end, however it came."""
         super().connectionLost(reason)
         _stop()
+
+
+def _kind(algorithm: bytes) -> bytes:
+    """The type of the keys that sign with an algorithm (RFC 8332)."""
+    return b"ssh-rsa" if algorithm.startswith(b"rsa-sha2-") else algorithm
 
 
 class _Login(userauth.SSHUserAuthClient):

@@ -51,6 +51,7 @@ class Scene(ClientStage):
             for line in self.connector.log().splitlines()
             if "SSH host key " in line
         ]
+        self.host_keys = keys
         self.services = [
             service("here", 1, 22, "ssh", host_keys=keys),
             service("some", 2, 22, "ssh", host_keys=keys),
@@ -113,6 +114,17 @@ class BuiltIn(ClientCase):
         done = self.run_ssh("here", "id")
         self.assertEqual((done.returncode, done.stdout), (125, b""))
         self.assertIn(b"another host key", done.stderr)
+
+    def test_one_known_host_key_is_enough(self) -> None:
+        """Whatever its kind: a control plane tells one, the service has several."""
+        kinds = []
+        for key in self.stage.host_keys:
+            kinds.append(key.split()[0])
+            self.home.configuration["socket"] = [service("here", 1, 22, "ssh", host_keys=[key])]
+            self.home.save()
+            done = self.run_ssh("here", "echo fine")
+            self.assertEqual((done.returncode, done.stdout), (0, b"fine\n"), done.stderr)
+        self.assertEqual(kinds, ["ssh-ed25519", "ssh-rsa"])
 
     def test_a_service_that_takes_nothing_stalls_the_reader(self) -> None:
         child = self.home.spawn("ssh", "--built-in", "here", "sleep 60")
