@@ -117,9 +117,22 @@ class Home:
             name = item.reference.removeprefix("from:")
             if item.reference and name not in secrets:
                 secrets.append(name)
+        # First: once the other files are there, the demo services are not wanted again.
+        self._want(wanted)
         self._write(allow, secrets)
-        text = json.dumps({"user": f"{getpass.getuser()}@local", "sockets": wanted}, indent=1)
-        _keep(self.folder / "wanted.json", text)
+
+    def _want(self, wanted: list[dict[str, Any]]) -> None:
+        """Have these services made, and those that no start since has come to make."""
+        path = self.folder / "wanted.json"
+        left: list[dict[str, Any]] = []
+        if not self.is_new and path.exists():
+            try:
+                left = json.loads(path.read_bytes())["sockets"]
+            except (OSError, ValueError, KeyError, TypeError):
+                raise ConfigError(f"{path}: damaged; remove it and begin again") from None
+        found = {str(body["name"]): body for body in (*left, *wanted)}
+        data = {"user": f"{getpass.getuser()}@local", "sockets": list(found.values())}
+        _keep(path, json.dumps(data, indent=1))
 
     def _first_sockets(self) -> list[dict[str, Any]]:
         for name in ("connector", "client"):
