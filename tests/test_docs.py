@@ -134,7 +134,7 @@ class Commands(SynchronousTestCase):
         :param mentioned: in a sentence, where a command may stand without its arguments.
         """
         place, rest = branch(words)
-        if not rest or mentioned and rest[0].startswith("--"):
+        if mentioned and (not rest or rest[0].startswith("--")):
             options = {word.partition("=")[0] for word in rest if word.startswith("--")}
             unknown = options - set(place._option_string_actions)
             return f"unknown: {unknown}" if unknown else ""
