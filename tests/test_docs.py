@@ -208,7 +208,7 @@ class Files(SynchronousTestCase):
     def refer(self, text: str) -> None:
         """Make what the references of an example lead to."""
         names = re.findall(r'"from:env:(\w+)"', text)
-        self.patch(os, "environ", {**os.environ, **dict.fromkeys(names, "x")})
+        self.patch(os, "environ", {**os.environ, **dict.fromkeys(names, "postgresql:///x")})
         authority = PrivateCA.open(self.folder / "authority", time.time())
         for name in re.findall(r'"from:file:([^"]+)"', text):
             path = self.folder / name
