@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 
@@ -86,8 +87,8 @@ class SetUp(People):
         for password, again, says in (
             ("short", "short", "at least 12 characters"),
             (PASSWORD, OTHER, "not the same"),
-            ("aaaaaaaaaaaaaa", "aaaaaaaaaaaaaa", "too few"),
-            (OWNER, OWNER, "your own name"),
+            ("aaaaaaaaaaaaaa", "aaaaaaaaaaaaaa", "too few different"),
+            (OWNER, OWNER, "Your own name"),
         ):
             page = self.fill(browser, link, password=password, again=again)
             self.assertEqual(422, page.status)
@@ -98,9 +99,12 @@ class SetUp(People):
         self.assertEqual({}, {k: v for k, v in browser.cookies.items() if k == SESSION})
         self.assertIn("The server is set up.", self.fill(browser, link).text)
         self.assertIn(SESSION, browser.cookies)
+        self.assertIn(
+            f"border0 login {self.control.url} --ca {self.control.pin}", browser.page.text
+        )
         for someone in (browser, self.control.browser()):
             self.assertEqual(410, someone.visit(link).status)
-        self.assertIn("does not work any more", someone.page.text)
+        self.assertIn("used already", someone.page.text)
         self.clean()
 
     def test_only_one_of_two_browsers_sets_up(self) -> None:
@@ -141,6 +145,9 @@ class SetUp(People):
             self.assertEqual(403, browser.post("/sign-out", leave, headers=headers).status)
         self.assertEqual(403, browser.post("/sign-out", {"csrf": "0" * 64}).status)
         self.assertEqual(200, browser.get("/done").status)
+        self.assertEqual("/done", browser.get("/") and browser.location)
+        self.assertEqual(404, browser.get("/favicon.ico").status)
+        self.assertIn("no such page", browser.page.text)
         for answer in browser.seen:
             self.assertIn("default-src 'none'", answer.header("content-security-policy"))
             self.assertIn("no-store", answer.header("cache-control"))
@@ -307,7 +314,7 @@ class CommandLine(People):
             "BORDER0_AUTH_TOKEN": anywhere,
             "BORDER0_CA": self.control.pin,
         }
-        self.assertIn("ci", run("whoami", home="program", **program).stdout)
+        self.assertIn("deploy", run("whoami", home="program", **program).stdout)
         run("connector", "ls", home="program", **program)
         run("user", "ls", home="program", status=3, **program)
         run("service-account", "delete", "ci", home="owner")
@@ -341,6 +348,20 @@ class Machines(People):
             return done.returncode == 1 and text in done.stderr
 
         children.wait_until(said, 60, f"client hosts says {text}", interval=0.2)
+
+    def service(self) -> None:
+        """A database that the member may reach; its connector never joins."""
+        policy = self.control.folder / "policy.json"
+        who = {"who": {"email": [MEMBER]}}
+        policy.write_text(json.dumps({"permissions": {"database": {}}, "condition": who}))
+        run = self.control.run
+        run("connector", "create", "lab", home="owner")
+        run("policy", "add", "eng", "--policy-file", str(policy), home="owner")
+        run(
+            *("socket", "create", "shop-db", "--connector", "lab", "--policy", "eng"),
+            *("--upstream", "postgres://app@db.example.org/shop", "--password", "from:env:PW"),
+            home="owner",
+        )
 
     def put(self, path: str, value: object) -> None:
         """A change by the owner that has no command."""
@@ -439,7 +460,9 @@ class Machines(People):
 
     def test_a_locked_user(self) -> None:
         alice = self.invited()
+        self.service()
         self.joined("alice", alice, "--name", "laptop")
+        self.assertIn("shop-db", self.hosts("alice", 0))
         self.signed_in("alice", alice)
         invite = self.control.run("device", "invite", "spare", home="alice").stdout.split()
         token = self.control.token("alice")
@@ -448,18 +471,19 @@ class Machines(People):
         self.control.run("user", "update", MEMBER, "--disable", home="owner")
         self.assertEqual(401, self.control.ask("GET", "/whoami", token).status)
         alice.submit(answer="allow")
-        self.assertIn("/sign-in", alice.location)
+        self.assertEqual(403, alice.page.status)
+        self.assertIn("begin again", alice.page.text)
         alice.get("/done")
         self.assertIn("/sign-in", alice.location)
         alice.sign_in(MEMBER, PASSWORD)
         self.assertEqual(403, alice.page.status)
         self.assertIn("border0 login", self.control.run("whoami", home="alice", status=3).stderr)
         self.control.run(*invite[1:], home="spare", status=3)
-        self.becomes("alice", "laptop")
+        children.wait_until(lambda: "shop-db" not in self.hosts("alice", 0), 60, "nothing is left")
         # Let in again, they start anew: nothing of before comes back to life.
         self.control.run("user", "update", MEMBER, "--enable", home="owner")
         self.assertEqual(401, self.control.ask("GET", "/whoami", token).status)
         alice.sign_in(MEMBER, PASSWORD)
         self.assertIn("signed in as", alice.page.text)
-        self.hosts("alice", 0)
+        children.wait_until(lambda: "shop-db" in self.hosts("alice", 0), 60, "it is back")
         self.clean()
