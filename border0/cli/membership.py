@@ -72,7 +72,7 @@ def join(
     :param before: called when nothing but the code's answer is to come.
     :return: the MemberState.
     """
-    from border0.cli.login import machine_name, waiting
+    from border0.cli.login import machine_name, show_code
     from border0.control.member.join import authorize, join
     from border0.keys import load_private_key, public_key
 
@@ -80,12 +80,15 @@ def join(
     public = public_key(load_private_key(key))
     name = options.name or machine_name()
 
+    def show(user_code: str, page: str) -> None:
+        show_code(user_code, page, public)
+
     async def work(reactor: Any) -> Any:
         code = options.code
         if not code:
             result = await authorize(
                 reactor, url=url, ca=options.ca, public_key=public, name=name, purpose=role,
-                show=lambda user_code, page: waiting(page, user_code, public),
+                show=show,
             )  # fmt: skip
             code = result.get("code", "")
         before()
