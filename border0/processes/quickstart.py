@@ -35,6 +35,7 @@ from border0.processes import logs
 from border0.processes.connector import ConnectorProcess
 from border0.processes.memory import settle
 from border0.processes.provision import Wanted, code, owner_of, provide
+from border0.processes.steady import steady
 
 DEFAULT_LABEL = "~/.border0"
 TOKEN_SECONDS = 30 * 86_400.0
@@ -180,6 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
         lean.install()
     from twisted.internet import reactor
 
+    steady(reactor)
     observer: Any = logs.observer("text", options.log_level)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     return run(reactor, options)

@@ -111,6 +111,9 @@ class Paths(PlaneCase):
     async def test_a_failing_database_is_an_error_and_no_empty_list(self):
         lab = await self.node("connector", "lab", number=1)
         await self.service(lab, ["owner@example.org"])
+        await self.plane.fleet.settled(self.org)
+        map = self.plane.fleet.organisations[self.org].publisher.map
+        await self.waiter.until(lambda: lab.ledger.revision == map.revision)
         before = lab.ledger.revision
 
         def broken(*_, **__):

@@ -1,4 +1,4 @@
-"""What cannot be signed stops nothing else: the object is nobody's, every other one is published."""
+"""What cannot be signed stops nothing else: the object is nobody's, every other is published."""
 
 from border0.control.publish import publisher as module
 from border0.control.store import devices, groups, policies, statements, users
