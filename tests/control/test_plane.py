@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from border0.control.member.state import MemberState
 from border0.control.store.errors import Unavailable
 from tests.control.planes import PlaneCase, free_port
+from tests.control.store.case import OnPostgreSQL, needs_postgresql
 from tests.support import children
 
 
@@ -208,3 +209,12 @@ class Killed(TestCase):
         self.assertNotIn("Traceback", log.read_text())
         link = (base / "state" / "setup-link").read_text().strip()
         self.assertNotIn(link.rpartition("=")[2], log.read_text())
+
+
+@needs_postgresql
+class PostgreSQL(OnPostgreSQL, Paths):
+    """The same control plane on the other database."""
+
+    async def begin(self):
+        self.settings = {"database": self.new_url(empty=True)}
+        await super().begin()

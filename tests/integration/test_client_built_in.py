@@ -107,6 +107,16 @@ class BuiltIn(ClientCase):
         self.assertIn(b'policy "some" does not permit this command', done.stderr)
         self.assertEqual(self.run_ssh("some", "echo fine").stdout, b"fine\n")
 
+    def test_a_map_that_names_one_of_the_services_keys(self) -> None:
+        keys = self.home.configuration["socket"][0]["host_keys"]
+        self.assertGreater(len(keys), 1)
+        for key in keys:
+            one = service("here", 1, 22, "ssh", host_keys=[key])
+            self.home.configuration["socket"] = [one]
+            self.home.save()
+            done = self.run_ssh("here", "echo fine")
+            self.assertEqual((done.returncode, done.stdout), (0, b"fine\n"), (key, done.stderr))
+
     def test_a_wrong_host_key(self) -> None:
         self.home.configuration["socket"] = [service("here", 1, 22, "ssh", host_keys=[OTHER_KEY])]
         self.home.save()
