@@ -10,6 +10,8 @@ statement into the store.
 
 An object that no statement can say (a member of another form, too large, one too many) has none:
 nobody acts on it, and all others are published. It is looked at again when it changes, and hourly.
+
+A wall clock that is set changes what has expired: then everything is looked at again.
 """
 
 import base64
@@ -54,7 +56,9 @@ HEAD_DAYS = 14.0
 SIGNERS_DAYS = 3650.0
 ROUND_SECONDS = 0.01  # what a burst has to join one round
 RETRY_SECONDS = 1.0
-LOOK_SECONDS = 3600.0
+LOOK_SECONDS = 60.0
+RETRY_LOOKS = 60  # looks until what could not be signed is tried again
+JUMP_SECONDS = 30.0  # by which the wall clock was set, not late
 OBJECTS_LIMIT = 70_000  # statements that one head can name in its eight mebibytes
 _COMMON = ("org", "id", "revision", "issued", "expires")
 ACTOR = "signer"
@@ -105,6 +109,8 @@ class Publisher:
         self._waiting: list[Deferred[None]] = []
         self._stopped = False
         self._again = False  # sign everything again
+        self._looks = 0
+        self._at: tuple[float, float] | None = None  # wall and reactor's time of the last look
 
     async def start(self) -> None:
         """Sign what is not signed, and load the map; a failing store is the caller's error."""
@@ -318,6 +324,7 @@ class Publisher:
             self._remember(key, fact)
             if key[0] == "socket":
                 self._configure(key[1], fact)
+        self._look_in_time(found)
         for key in found.dropped:
             del self._held[key]
             map.drop_statement(key)
@@ -358,11 +365,9 @@ class Publisher:
             self._until.pop(key, None)
         else:
             self._until[key] = fact.until
-            if self._look is not None:
-                self._look_later()
 
     def _look_later(self) -> None:
-        """Look again when the next object expires, and at what must be signed again."""
+        """Look again in a minute, or when the next object expires."""
         if self._look is not None and self._look.active():
             self._look.cancel()
         if self._stopped:
@@ -371,17 +376,33 @@ class Publisher:
         due = min((*self._until.values(), now + LOOK_SECONDS))
         self._look = self.reactor.callLater(max(0.0, due - now) + 0.01, self._look_round)
 
+    def _look_in_time(self, found: Round) -> None:
+        """The look that is planned must not be too late for what has just been read."""
+        ends = [fact.until for fact in found.facts.values() if fact.until is not None]
+        if ends and self._look is not None and self._look.active():
+            seconds = max(0.0, min(ends) - self.clock()) + 0.01
+            if self.reactor.seconds() + seconds < self._look.getTime():
+                self._look.reset(seconds)
+
     def _look_round(self) -> None:
-        now = self.clock()
+        now, at = self.clock(), self.reactor.seconds()
+        last, self._at = self._at, (now, at)
+        if last is not None and abs((now - last[0]) - (at - last[1])) > JUMP_SECONDS:
+            log.warn("the clock was set: everything is looked at again")
+            self._keys |= {("node", id) for id in self.nodes}
+            self._keys |= {key for key in self._held if key[0] not in ("head", "signers")}
+        self._looks += 1
+        if self._looks % RETRY_LOOKS == 0:
+            self._keys |= {*self.unsigned}
         soon = now + OBJECT_DAYS * DAY / 2
-        self._keys |= {*self.unsigned}
         self._keys |= {key for key, until in self._until.items() if until <= now}
         self._keys |= {
             key
             for key, one in self._held.items()
             if one.expires < soon and key[0] not in ("head", "signers")
         }
-        self._soon(0.0)
+        if self._keys or not self._head_is_good(now):
+            self._soon(0.0)
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key]
         self._look_later()

@@ -4,7 +4,7 @@ from border0.control.publish import publisher as module
 from border0.control.store import devices, groups, policies, statements, users
 from border0.control.store.errors import Exhausted
 from tests.control.publish.case import PublisherCase, key_text, policy_text
-from tests.control.store.case import ACME
+from tests.control.store.case import ACME, DAY
 
 
 class Poisoned(PublisherCase):
@@ -94,6 +94,7 @@ class Poisoned(PublisherCase):
         self.assertEqual({("policy", id) for id in ids[1:]}, set(self.publisher.unsigned))
         await self.still_publishing()
         await self.changed(lambda tx: policies.remove(tx, ids[0]))
+        self.patch(module, "RETRY_LOOKS", 1)
         self.publisher._look_round()
         await self.publisher.settled()
         self.assertEqual(1, len(self.publisher.unsigned))
@@ -111,3 +112,50 @@ class Poisoned(PublisherCase):
         found = await self.store.read(lambda c: statements.hashes(c, ACME))
         self.assertIn(held.hash, str(found))
         self.assertEqual(self.policy.name, held.body["name"])
+
+
+class Clocks(PublisherCase):
+    async def begin(self):
+        await super().begin()
+        await self.furnish()
+
+    async def set(self, seconds):
+        self.clock.now += seconds
+        self.publisher._look_round()
+        await self.publisher.settled()
+
+    async def test_set_forward_and_back(self):
+        """What expired by a wrong clock only lives again when the clock is right."""
+        expires = self.clock() + DAY
+        await self.changed(lambda tx: devices.update(tx, self.alice, None, expires=expires))
+        self.publisher._look_round()
+        await self.publisher.settled()
+        self.assertIn(("node", self.alice), self.entries(self.lab.id))
+        await self.set(30 * DAY)
+        self.assertNotIn(("node", self.alice), self.entries(self.lab.id))
+        self.assertEqual("expired", self.publisher.nodes[self.alice].refusal)
+        await self.set(-30 * DAY)
+        self.assertIn(("node", self.alice), self.entries(self.lab.id))
+        self.assertEqual("", self.publisher.nodes[self.alice].refusal)
+
+    async def test_set_back_when_it_is_signed_and_then_right(self):
+        """A head by a clock that is weeks late is of no use to nodes, until the clock is right."""
+        await self.set(-30 * DAY)
+        await self.changed(
+            lambda tx: policies.edit(tx, self.policy.id, None, policy_text("bob@example.org"))
+        )
+        late = self.publisher._held[("head", ACME)]
+        self.assertLess(late.expires, self.clock() + 15 * DAY)
+        await self.set(30 * DAY)
+        self.assertGreater(
+            self.publisher._held[("head", ACME)].expires, self.clock() + module.HEAD_DAYS / 3 * DAY
+        )
+        self.assertIn(("node", self.bob), self.entries(self.lab.id))
+        self.ledger(self.lab.id)
+
+    async def test_an_end_that_comes_nearer_is_not_missed(self):
+        await self.changed(
+            lambda tx: devices.update(tx, self.alice, None, expires=self.clock() + 5.0)
+        )
+        left = self.publisher._look.getTime() - self.publisher.reactor.seconds()
+        self.assertLess(left, 5.5)
