@@ -57,15 +57,22 @@ def add_join_options(parser: argparse.ArgumentParser, *, code: str | None) -> No
 
 
 def join(
-    options: argparse.Namespace, role: str, *, key: Path, folder: Path, ssh_host_key: str = ""
+    options: argparse.Namespace,
+    role: str,
+    *,
+    key: Path,
+    folder: Path,
+    ssh_host_key: str = "",
+    before: Callable[[], object] = lambda: None,
 ) -> Any:
     """Join with the code of the command line, or have this machine confirmed in a browser.
 
     :param key: the file of the WireGuard key, made when it is absent.
     :param folder: where the membership is kept.
+    :param before: called when nothing but the code's answer is to come.
     :return: the MemberState.
     """
-    from border0.cli.login import machine_name, waiting
+    from border0.cli.login import machine_name, show_code
     from border0.control.member.join import authorize, join
     from border0.keys import load_private_key, public_key
 
@@ -73,14 +80,18 @@ def join(
     public = public_key(load_private_key(key))
     name = options.name or machine_name()
 
+    def show(user_code: str, page: str) -> None:
+        show_code(user_code, page, public)
+
     async def work(reactor: Any) -> Any:
         code = options.code
         if not code:
             result = await authorize(
                 reactor, url=url, ca=options.ca, public_key=public, name=name, purpose=role,
-                show=lambda user_code, page: waiting(page, user_code, public),
+                show=show,
             )  # fmt: skip
             code = result.get("code", "")
+        before()
         return await join(
             reactor, url=url, ca=options.ca, code=code, role=role, name=name,
             wireguard_key=public, ssh_host_key=ssh_host_key, folder=folder,

@@ -18,7 +18,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from zope.interface import implementer
 
-from border0 import __version__
+from border0 import __version__, privatefile
 from border0._build_info import build_info
 from border0.control.config import ControlConfig, load
 from border0.control.plane import ControlPlane
@@ -119,9 +119,7 @@ class ControlProcess(MultiService):
         if link is None:
             path.unlink(missing_ok=True)
             return
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(link.reveal() + "\n")
+        privatefile.replace(path, link.reveal().encode() + b"\n")
         log.info("nobody can sign in yet: {path} holds a link for 15 minutes", path=str(path))
 
     def _not_started(self, failure: Any) -> None:

@@ -56,6 +56,7 @@ class Quickstart:
         self.plane = ControlPlane(reactor, load_control(home / "control.toml"))
         self.connector: ConnectorProcess | None = None
         self.fresh = not MemberState.exists(home / "control")
+        self.kept: list[str] = []  # names of services that were wanted and are others
 
     async def start(self, new_link: bool = False) -> None:
         """Control plane, memberships, what is wanted, connector.
@@ -69,7 +70,7 @@ class Quickstart:
         owner = await owner_of(plane.store, org, wanted.user)
         await self._join(org, "connector", "quickstart", "")
         await self._join(org, "device", "this-machine", owner)
-        await provide(plane.store, org, owner, wanted)
+        self.kept = await provide(plane.store, org, owner, wanted)
         (home / "wanted.json").unlink(missing_ok=True)
         await plane.fleet.settled(org)
         await self._account(org, owner)
@@ -201,6 +202,12 @@ def run(reactor: Any, options: argparse.Namespace) -> int:
     status = 0
 
     def announce(services: list[Socket], link: str) -> None:
+        for name in quick.kept:
+            print(
+                f"border0: {name} is there already and leads elsewhere; it stays as it is. "
+                f"To change it: {options.program} socket update {name}",
+                file=sys.stderr,
+            )
         alone = parse_url(quick.plane.config.url).is_loopback
         lines = advice(options.program, options.label, quick.fresh, services, link, alone)
         print("\n".join(lines), flush=True)

@@ -110,7 +110,7 @@ class Login(Commands):
     def test_denied_and_expired(self) -> None:
         self.answers = [{"status": "denied", "interval": 5}]
         words = ("login", self.api.url, "--ca", self.api.pin)
-        self.fails(*words, status=3, says="denied in the browser")
+        self.fails(*words, status=3, says="refused in the browser")
         self.answers = [{"status": "expired", "interval": 5}]
         self.fails(*words, says="run the command again")
         self.answers = [{"status": "approved", "interval": 5, "result": {}}]

@@ -158,9 +158,9 @@ class Joining(Member):
         await self.plane.start()
         out, err = await self.type(*self.words("node", "", "--name", "laptop"))
         self.assertIn("Joined acme as device laptop", out)
-        self.assertIn(f"Open {page}\nand confirm the code WDJB-MJHT.", err)
         own = public_key(load_private_key(self.home / "keys" / "client.key", create=False))
-        self.assertIn(f"The key is {fingerprint(own)}.", err)
+        self.assertIn(f"Open {page}\n", err)
+        self.assertIn(f"  code  WDJB-MJHT\n  key   {fingerprint(own)}\n", err)
         wanted = {"public_key": encode_key(own), "name": "laptop", "purpose": "device"}
         self.assertEqual(asked, [wanted])
 

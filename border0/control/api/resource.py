@@ -188,7 +188,7 @@ class ApiResource(Resource):
         if not allowed and route.own:
             allowed = permits(call.principal, route.own, self.table.permissions)
         if not allowed:
-            reason = f"it needs the permission {route.permission}"
+            reason = f"the permission {route.permission} is missing"
             await self._record(call, "denied", reason)
             raise errors.forbidden(reason)
         raw = self._read(request, call)

@@ -110,12 +110,12 @@ def objection(password: str, login: str) -> str:
     """Why a new password is not good enough; empty when it is."""
     text = normal(password)
     if len(text) < MINIMUM:
-        return f"a password has at least {MINIMUM} characters; three or four words are good"
+        return f"A password has at least {MINIMUM} characters; three or four words are good."
     if len(text) > MAXIMUM:
-        return f"a password has at most {MAXIMUM} characters"
+        return f"A password has at most {MAXIMUM} characters."
     if len(set(text)) < 5:
-        return "it repeats too few characters"
+        return "The password is made of too few different characters."
     low, name = text.casefold(), login.casefold()
     if low.strip() == name or (len(name) > 4 and low.replace(name, "").strip() == ""):
-        return "it is your own name"
+        return "Your own name is no good password."
     return ""
