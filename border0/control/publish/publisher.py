@@ -161,8 +161,8 @@ class Publisher:
             for key, one in held.items():
                 if key not in before or before[key].hash != one.hash:
                     self.map.put_statement(key, one.hash, one.encode())
-        if (one := held.get(("signers", self.org))) is not None:
-            self.signers = Signers(one)
+        if (signers := held.get(("signers", self.org))) is not None:
+            self.signers = Signers(signers)
         self._keys |= {*keys, *(key for key in held if key[0] not in ("head", "signers"))}
 
     def stop(self) -> "Deferred[None] | None":
