@@ -35,6 +35,7 @@ from border0.control.store import (
     enrolment_keys,
     invites,
     organisations,
+    service_accounts,
     tokens,
     users,
 )
@@ -48,6 +49,7 @@ from border0.tables import NAME
 
 DEVICE_DAYS = 180
 DAY = 86_400.0
+_ENDED = ("used", "expired", "revoked", "unknown", "malformed")
 JOIN_RATE = Rate(30, 60.0)
 Text = Annotated[str, msgspec.Meta(max_length=64)]
 _ANEW = "confirm it in a browser (join without a code), or delete that device first"
@@ -154,7 +156,10 @@ def register(
             )
         except Refused as error:
             await _denied(desk, body, call, error)
-            raise forbidden(f"the code does not let this machine join: {error.reason}") from error
+            advice = "; ask for another one" if error.reason in _ENDED else ""
+            raise forbidden(
+                f"the code does not let this machine join: {error.reason}{advice}"
+            ) from error
         except StoreError as error:
             raise translated(error) from error
         await published(org)
@@ -218,7 +223,7 @@ def _join(tx: Tx, body: JoinBody, call: Call) -> Joined:
     entry = AuditEntry(
         f"{body.role}.join",
         tx.org,
-        right.author,
+        _named(tx, right.author),
         right.author,
         "",
         call.address,
@@ -230,6 +235,16 @@ def _join(tx: Tx, body: JoinBody, call: Call) -> Joined:
     )
     audit_events.append(tx, [audit_line(entry, tx)])
     return Joined(node, organisation)
+
+
+def _named(tx: Tx, author: str) -> str:
+    """What people call whoever made the code."""
+    for noun, name in ((users, "email"), (service_accounts, "name")):
+        try:
+            return str(getattr(noun.get(tx.connection, tx.org, author), name)) or author
+        except NotFound:
+            continue
+    return author
 
 
 def _check_user(tx: Tx, id: str) -> None:

@@ -32,10 +32,12 @@ class Client(transport.SSHClientTransport):
 
     def __init__(self, user: bytes, keys: frozenset[bytes], command: bytes) -> None:
         self.user, self.keys, self.command = user, keys, command
-        # A service has keys of several types, and the map may name one of them only: ask for that.
-        types = {common.getNS(key)[0] for key in keys}
-        fitting = [one for one in self.supportedPublicKeys if _RSA.get(one, one) in types]
-        self.supportedPublicKeys = fitting or self.supportedPublicKeys
+        # A service has keys of several types, and the map may name one of them only: ask for that
+        # first. The others stay, so that a service without it is told from one that is too old.
+        types = {key[4 : 4 + int.from_bytes(key[:4])] for key in keys}
+        self.supportedPublicKeys = sorted(
+            self.supportedPublicKeys, key=lambda name: _RSA.get(name, name) not in types
+        )
         self.status = OWN_FAILURE
         self.reason = ""
 
