@@ -120,7 +120,7 @@ def report(options: argparse.Namespace, state: Any, file: Path, following: str) 
     print(printable(f"Joined {state.org_name} as {state.role} {state.name}{at}."))
     if not state.approved:
         verb = "device approve" if state.role == "device" else "connector approve"
-        print(f"Somebody has to approve it: border0 {verb} {state.name}")
+        print(printable(f"Somebody has to approve it: border0 {verb} {state.name}"))
     if following:
         print(f"Next: {following}")
     return 0

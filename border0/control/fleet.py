@@ -198,6 +198,8 @@ class Fleet:
         if one.hub is None or one.driver is None:
             return  # nobody is connected yet
         now = one.driver.now()
+        for node in changes.nodes.keys() - one.hub.sessions.keys():
+            self._seen(org, one, node, False)  # an ephemeral one that joined and never comes
         one.hub.changed(changes.revision, changes.nodes, changes.everyone, now)
         for node in list(one.hub.sessions):
             facts = one.publisher.nodes.get(node)

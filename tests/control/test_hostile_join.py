@@ -150,6 +150,21 @@ class Codes(PlaneCase):
         )
         self.assertEqual(403, answer.status)
 
+    async def test_an_ephemeral_device_that_never_comes_goes_too(self):
+        from border0.control.member.join import join
+
+        key = {"name": "k", "role": "device", "tags": ["ci"], "ephemeral": True}
+        made = await self.good("POST", "/enrolment_keys", key)
+        state = await join(
+            self.plane.reactor, url=self.url, ca=self.plane.pin, code=made["key"], role="device",
+            name="ci", wireguard_key=bytes([9]) * 32, ssh_host_key="", folder=self.base / "ci",
+        )  # fmt: skip
+        leaving = self.plane.fleet.organisations[self.org].leaving
+        self.assertEqual([state.node], list(leaving))
+        leaving[state.node].reset(0)
+        follower = self.follower(state)
+        await self.waiter.until(lambda: follower.refusal in ("unknown", "removed"))
+
     async def state_of_all(self):
         shown = [one["state"] for one in (await self.good("GET", "/invites"))["items"]]
         keys = [one["state"] for one in (await self.good("GET", "/enrolment_keys"))["items"]]

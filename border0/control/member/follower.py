@@ -45,6 +45,7 @@ MAP_SECONDS = 1.0  # how long a new map may wait for the disk
 CONTACT_SECONDS = 60.0  # how often the time of the last contact is written
 AUTHORITY_RETRY = 30.0
 LATER_LIMIT = 86400.0  # longest timer; deadlines may be years away
+JUMP_SECONDS = 5.0  # by which the wall clock was set, not late
 
 log = Logger(namespace="border0.control")
 
@@ -54,10 +55,12 @@ class Follower(Service):
 
     Attributes: `ledger` (what counts), `refused` (why a statement of the map does not), `network`
     and `org_name` (of the enrolment), `refusal` (the word with which the control plane last sent
-    this node away, "" once it is in again), `records` (sends record lines, see `RecordSender`).
+    this node away, "" once it is in again), `records` (sends record lines, see `RecordSender`),
+    `clock_sets` (how often the wall clock was set: each time, what has expired may be another).
 
     :param changed: called after each applied map, change of soft state, connection and
-        disconnection, and when a statement expires; what it raises is logged.
+        disconnection, when a statement expires, and within a minute after the wall clock was set;
+        what it raises is logged.
     :param command: takes a command; call `answer` for it.
     :param wall: Unix seconds; statements expire by it.
     :param now: seconds monotonic; presence is told in it.
@@ -89,6 +92,8 @@ class Follower(Service):
         self._contact = state.load_contact()
         # A clock that was set back must not make the last contact newer than it can be.
         self._contact.last = min(self._contact.last, wall())
+        self.clock_sets = 0
+        self._ahead = 0.0  # of the wall clock to the monotonic one
         self._heard: float | None = None  # monotonic time of the last contact in this process
         self._seen: dict[str, Seen] = {}
         self._refusals: dict[str, str] = {}
@@ -194,6 +199,7 @@ class Follower(Service):
         """Connect, now and after each loss; the saved state counts meanwhile."""
         super().startService()
         self._tick = self.reactor.callLater(CONTACT_SECONDS, self._keep_contact)
+        self._ahead = self.wall() - self.now()
         self._watch()
         self._connect()
 
@@ -405,6 +411,11 @@ class Follower(Service):
 
     def _keep_contact(self) -> None:
         self._tick = self.reactor.callLater(CONTACT_SECONDS, self._keep_contact)
+        ahead, self._ahead = self._ahead, self.wall() - self.now()
+        if abs(self._ahead - ahead) > JUMP_SECONDS:
+            log.warn("the clock was set by {by} s", by=round(self._ahead - ahead))
+            self.clock_sets += 1
+            self._tell()
         if self.synced:
             self._touch()
             self._save_contact()

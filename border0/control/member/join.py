@@ -170,6 +170,8 @@ def _read_answer(answer: Mapping[str, Any], role: str) -> dict[str, Any]:
         found: dict[str, Any] = {
             key: table.text(key) for key in ("org", "org_name", "node", "name")
         }
+        if not NAME.fullmatch(found["name"]):
+            raise ProtocolError("the name is no name")
         table.choice("role", (role,))
         found["approved"] = table.get("approved", bool)
         found["addresses"] = table.strings("addresses", [])

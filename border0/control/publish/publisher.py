@@ -11,6 +11,10 @@ statement into the store.
 An object that no statement can say (a member of another form, too large, one too many) has none:
 nobody acts on it, and all others are published. It is looked at again when it changes, and hourly.
 
+Who publishes is one process. When another one did all the same (two on one database), its head is
+found in the store; what it signed is read before anything is signed on top of it, so that no head
+names what was replaced.
+
 A wall clock that is set changes what has expired: then everything is looked at again.
 """
 
@@ -36,7 +40,7 @@ from border0.control.publish.facts import (
 )
 from border0.control.store import organisations, statements
 from border0.control.store.backup import REVISION_JUMP
-from border0.control.store.errors import StoreError
+from border0.control.store.errors import NotFound, StoreError, Unavailable
 from border0.control.store.store import Store
 from border0.control.store.transaction import Entry, Tx
 from border0.statements import (
@@ -57,6 +61,7 @@ SIGNERS_DAYS = 3650.0
 ROUND_SECONDS = 0.01  # what a burst has to join one round
 RETRY_SECONDS = 1.0
 LOOK_SECONDS = 60.0
+OVERTAKEN_LIMIT = 5
 RETRY_LOOKS = 60  # looks until what could not be signed is tried again
 JUMP_SECONDS = 30.0  # by which the wall clock was set, not late
 OBJECTS_LIMIT = 70_000  # statements that one head can name in its eight mebibytes
@@ -74,6 +79,10 @@ class Round(NamedTuple):
     put: dict[Key, Statement]
     dropped: list[Key]
     unsigned: dict[Key, str]  # why there can be no statement
+
+
+class _Overtaken(Exception):
+    """Another process has stored a head."""
 
 
 class Publisher:
@@ -109,34 +118,52 @@ class Publisher:
         self._waiting: list[Deferred[None]] = []
         self._stopped = False
         self._again = False  # sign everything again
+        self._damaged: str | None = None  # the hash of a stored head that cannot be read
         self._looks = 0
         self._at: tuple[float, float] | None = None  # wall and reactor's time of the last look
 
     async def start(self) -> None:
         """Sign what is not signed, and load the map; a failing store is the caller's error."""
 
-        def load(connection: Connection) -> tuple[int, list[statements.StoredStatement]]:
-            organisation = organisations.get(connection, self.org)
-            return organisation.revision, statements.live(connection, self.org)
+        def number(connection: Connection) -> int:
+            return organisations.get(connection, self.org).revision
 
-        revision, found = await self.store.read(load)
+        revision = await self.store.read(number)
+        await self._load()
+        head = self._held.get(("head", self.org))
+        # Nodes may have seen later revisions than a backup that was restored holds.
+        self._again = head is not None and revision - head.body["revision"] >= REVISION_JUMP
+        await self._round()
+        self._again = False
+        self._look_later()
+
+    async def _load(self) -> None:
+        """Read every statement, and mean to look at every object."""
+
+        def load(connection: Connection) -> tuple[list[statements.StoredStatement], list[Key]]:
+            return statements.live(connection, self.org), every_key(connection, self.org)
+
+        found, keys = await self.store.read(load)
+        held: dict[Key, Statement] = {}
         for stored in found:
             try:
-                self._held[(stored.type, stored.id)] = _restored(stored)
+                held[(stored.type, stored.id)] = _restored(stored)
             except StatementError:
                 if stored.type == "signers":
                     raise
                 log.failure("a stored statement is damaged: it is signed anew")
-        head = self._held.get(("head", self.org))
-        # Nodes may have seen later revisions than a backup that was restored holds.
-        self._again = head is not None and revision - head.body["revision"] >= REVISION_JUMP
-        if (one := self._held.get(("signers", self.org))) is not None:
-            self.signers = Signers(one)
-        keys = await self.store.read(lambda connection: every_key(connection, self.org))
-        self._keys = {*keys, *(key for key in self._held if key[0] not in ("head", "signers"))}
-        await self._round()
-        self._again = False
-        self._look_later()
+                if stored.type == "head":
+                    self._damaged = stored.hash
+        before, self._held = self._held, held
+        if self.map.revision:  # else nothing was told yet
+            for key in before.keys() - held.keys():
+                self.map.drop_statement(key)
+            for key, one in held.items():
+                if key not in before or before[key].hash != one.hash:
+                    self.map.put_statement(key, one.hash, one.encode())
+        if (signers := held.get(("signers", self.org))) is not None:
+            self.signers = Signers(signers)
+        self._keys |= {*keys, *(key for key in held if key[0] not in ("head", "signers"))}
 
     def stop(self) -> "Deferred[None] | None":
         """No further rounds; fires when the one under way is over."""
@@ -188,6 +215,15 @@ class Publisher:
         self._running.addCallbacks(done, failed)
 
     async def _round(self) -> None:
+        for _ in range(OVERTAKEN_LIMIT):
+            try:
+                return await self._one_round()
+            except _Overtaken:
+                log.error("another process publishes for {org}: stop one of them", org=self.org)
+                await self._load()
+        raise Unavailable("another process publishes all the time", certain=True)
+
+    async def _one_round(self) -> None:
         dirty, self._dirty = self._dirty, set()
         keys, self._keys = self._keys, set()
         try:
@@ -214,6 +250,8 @@ class Publisher:
         if signers is not None:
             put[("signers", self.org)] = signers
         may = self._may_sign(signers)
+        if "head" in may:
+            self._check_alone(tx)
         room = OBJECTS_LIMIT - len(self._held) - len(put)
         for key, fact in facts.items():
             if key[0] not in may:
@@ -243,6 +281,16 @@ class Publisher:
             put[("head", self.org)] = self._sign(tx, ("head", self.org), members, HEAD_DAYS, None)
         statements.put(tx, *(_stored(key, statement) for key, statement in put.items()))
         return Round(tx.revision, facts, put, dropped, unsigned)
+
+    def _check_alone(self, tx: Tx) -> None:
+        held = self._held.get(("head", self.org))
+        tx.lock(int(self.org[:8], 16))  # until this round is committed
+        try:
+            stored = statements.get(tx.connection, self.org, "head", self.org).hash
+        except NotFound:
+            stored = ""
+        if stored not in (self._damaged, "" if held is None else held.hash):
+            raise _Overtaken
 
     def _described(self, tx: Tx, keys: Iterable[Key]) -> dict[Key, Fact]:
         """What the store says of objects; nothing of one that cannot even be read."""
@@ -325,7 +373,7 @@ class Publisher:
         for key, statement in (self._held if first else found.put).items():
             map.put_statement(key, statement.hash, statement.encode())
         head = self._held.get(("head", self.org))
-        revision = found.revision or (int(head.body["revision"]) if first and head else 0)
+        revision = found.revision or (int(head.body["revision"]) if head else 0)
         if revision > map.revision:
             self.told(map.commit(revision))
 

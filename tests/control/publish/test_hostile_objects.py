@@ -159,3 +159,33 @@ class Clocks(PublisherCase):
         )
         left = self.publisher._look.getTime() - self.publisher.reactor.seconds()
         self.assertLess(left, 5.5)
+
+
+class Two(PublisherCase):
+    """Two processes on one database: what each publishes holds what the other did."""
+
+    async def begin(self):
+        await super().begin()
+        await self.furnish()
+
+    async def test_no_head_names_what_was_replaced(self):
+        first, second = self.publisher, await self.published()
+        ledger = self.ledger(self.lab.id)
+        for turn in range(4):
+            one = (first, second)[turn % 2]
+            self.publisher = one
+            # Only this one hears of the change, as it would in its own process.
+            other = second if one is first else first
+            self.patch(other, "changed", lambda entries: None)
+            self.patch(one, "changed", type(one).changed.__get__(one))
+            email = f"turn{turn}@example.org"
+            await self.changed(
+                lambda tx, e=email: policies.edit(tx, self.policy.id, None, policy_text(e))
+            )
+            self.ledger(self.lab.id, ledger)
+            attached = ledger.policies(self.db.id, self.clock())
+            self.assertEqual((), attached.missing)
+            self.assertIn(email, attached.policies[0].body["text"])
+        self.assertGreater(second._held[("head", ACME)].body["revision"], 0)
+        revisions = [one._held[("head", ACME)].body["revision"] for one in (first, second)]
+        self.assertNotEqual(*revisions)
