@@ -26,7 +26,7 @@ from border0.tables import read_toml
 from border0.trust import PrivateCA
 
 _CONTROL = """\
-# Written by border0 quickstart. docs/control-plane.md has every key.
+# Written by border0 quickstart at each start; only the port is kept.
 [control]
 url = {url}
 listen = [{listen}]
@@ -34,7 +34,7 @@ state_dir = "."
 """
 
 _CONNECTOR = """\
-# Written by border0 quickstart; yours to edit. docs/configuration.md has every key.
+# Written by border0 quickstart at each start; only the port and [local] are kept.
 [connector]
 name = "quickstart"
 private_key_file = "keys/connector.key"

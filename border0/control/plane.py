@@ -128,7 +128,7 @@ class ControlPlane(MultiService):
         for org in await self._organisations():
             await self.fleet.add(org)
         self._passwords.start()
-        site = ApiSite(self._resource(guard), self.reactor)
+        site = ApiSite(self._resource(guard), self.reactor, proxy=guard.trusts)
         for host, port in self.config.listen:
             self.ports.append(self.reactor.listenSSL(port, site, self._tls, interface=host))
         self._trim.clock = self.reactor
@@ -207,8 +207,11 @@ class ControlPlane(MultiService):
             version=__version__,
         )
         sign_in = SignIn(state, sessions, self._passwords, desk.record)
-        pages = SignInPages(sign_in, self.links, grants, guard=guard, clock=self.wall)
-        root = Resource()
+        command = f"border0 login {self.config.url}" + (f" --ca {self.pin}" if self.pin else "")
+        pages = SignInPages(
+            sign_in, self.links, grants, guard=guard, clock=self.wall, command=command
+        )
+        root = _Root(pages)
         root.putChild(b"api", _Api(api, push_resource(self.fleet.factory)))
         for path in (*PATHS, STYLE_PATH):
             root.putChild(path.encode().split(b"/")[1], pages)
@@ -257,6 +260,18 @@ class ControlPlane(MultiService):
         return self.store.change(
             lambda tx: ingest.ingest(tx, connector, lines), org=org, actor=connector
         ).addCallback(told)
+
+
+class _Root(Resource):
+    """What has no other place is a page: the start, or that there is none."""
+
+    def __init__(self, pages: Resource) -> None:
+        super().__init__()
+        self._pages = pages
+
+    def getChild(self, path: bytes, request: Any) -> Resource:
+        """The pages, whatever the path."""
+        return self._pages
 
 
 class _Api(Resource):

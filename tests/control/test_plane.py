@@ -220,6 +220,24 @@ class Killed(TestCase):
         link = (base / "state" / "setup-link").read_text().strip()
         self.assertNotIn(link.rpartition("=")[2], log.read_text())
 
+    def test_a_taken_port_is_one_line(self):
+        base = Path(self.mktemp()).absolute()
+        base.mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            where = f"127.0.0.1:{taken.getsockname()[1]}"
+            file = base / "control.toml"
+            file.write_text(f'[control]\nurl = "https://{where}"\nlisten = ["{where}"]\n')
+            done = subprocess.run(
+                [
+                    sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n",
+                    "--pidfile=", "border0-control", "--config", str(file),
+                ],
+                capture_output=True, text=True, timeout=60, cwd=base, check=False,
+            )  # fmt: skip
+        self.assertEqual(1, done.returncode)
+        self.assertNotIn("Traceback", said := done.stdout + done.stderr)
+        self.assertIn(f"border0-control: Couldn't listen on {where}", said)
+
 
 @needs_postgresql
 class PostgreSQL(OnPostgreSQL, Paths):

@@ -242,7 +242,8 @@ async def authorize(
         if status == "approved" and isinstance(polled.get("result"), dict):
             return {str(key): str(value) for key, value in polled["result"].items()}
         if status == "denied":
-            raise Border0Error(f"{name} was not confirmed: it was denied in the browser")
+            said = f"{name} was not let in: it was refused in the browser"
+            raise Refused(403, "denied", said)
         if status not in ("pending", "slow_down"):
             break
         interval = _interval(polled, interval)
@@ -258,6 +259,6 @@ def facts() -> dict[str, str]:
     """What the control plane shows about this machine."""
     return {
         "os": platform.system().lower()[:64],
-        "hostname": socket.gethostname()[:253],
+        "hostname": socket.gethostname()[:64],
         "version": __version__,
     }

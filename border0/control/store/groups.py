@@ -6,10 +6,14 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
+from border0.control.store.errors import Exhausted
 from border0.control.store.rows import Noun
 from border0.control.store.schema import groups as table
 from border0.control.store.schema import memberships
 from border0.control.store.transaction import Tx
+
+GROUPS_LIMIT = 500
+"""Most groups of one user: all of them, with their names, stand in one membership statement."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,13 @@ def add(tx: Tx, id: str, user: str) -> bool:
     """Put a user into a group; False when they were in it.
 
     :raises BrokenReference: no such user or group.
+    :raises Exhausted: the user is in as many groups as can be.
     """
-    if id in of_user(tx.connection, tx.org, user):
+    present = of_user(tx.connection, tx.org, user)
+    if id in present:
         return False
+    if len(present) >= GROUPS_LIMIT:
+        raise Exhausted(f"a user is in at most {GROUPS_LIMIT} groups")
     values = {"org": tx.org, "group_id": id, "user_id": user}
     tx.connection.execute(insert(memberships).values(values))
     tx.record("membership", user, "update")
@@ -93,6 +101,6 @@ def drop(tx: Tx, id: str, user: str) -> bool:
 def set_groups(tx: Tx, user: str, ids: Iterable[str]) -> bool:
     """Make these a user's groups, and no others; False when they were."""
     wanted, present = set(ids), set(of_user(tx.connection, tx.org, user))
-    changed = [add(tx, id, user) for id in sorted(wanted - present)]
-    changed += [drop(tx, id, user) for id in sorted(present - wanted)]
+    changed = [drop(tx, id, user) for id in sorted(present - wanted)]
+    changed += [add(tx, id, user) for id in sorted(wanted - present)]
     return any(changed)

@@ -128,7 +128,10 @@ class PushClient(Service):
             return succeed(None)
         self.machine.leave(self._now())
         self._stopped = Deferred()
-        self._connection.sendClose(1000)
+        if self._connection.state == PushClientProtocol.STATE_OPEN:
+            self._connection.sendClose(1000)
+        else:  # in the middle of the handshake, where there is no good-bye
+            self._connection.dropConnection(abort=True)
         return self._stopped
 
     def act(self, call: Callable[[MapClient, float], None]) -> None:
