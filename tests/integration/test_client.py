@@ -192,7 +192,7 @@ class Refusals(Case):
         self.home.save()
         self.refused("echo", 1, "unknown key 'adresses'", "did you mean 'addresses'?")
         self.home.file.unlink()
-        self.refused("echo", 1, "client.toml: no such file", "--home DIR")
+        self.refused("echo", 1, "client.toml: no such file", "--home")
 
     def test_a_key_open_to_others(self) -> None:
         self.home.key.chmod(0o644)
