@@ -39,12 +39,20 @@ from border0.control.store.errors import NotFound, Refused, StoreError
 from border0.control.store.transaction import Tx
 from border0.errors import Border0Error
 from border0.statements import Statement
-from border0.tables import NAME
+from border0.tables import NAME, NAME_FORM
 
 DEVICE_DAYS = 180
 DAY = 86_400.0
 JOIN_RATE = Rate(30, 60.0)
 Text = Annotated[str, msgspec.Meta(max_length=64)]
+_BECAUSE = {
+    "used": "it was used already; ask for a new one",
+    "expired": "it is too old; ask for a new one",
+    "revoked": "it was taken back; ask for a new one",
+    "unknown": "nobody knows it here; ask for a new one",
+    "malformed": "it is not whole; copy it again",
+    "locked": "the machine is locked; ask an administrator",
+}
 _HOST_KEY = r"([a-z0-9@.-]{1,64} [A-Za-z0-9+/]{16,2000}={0,2})?"
 
 
@@ -61,7 +69,7 @@ class JoinBody(msgspec.Struct, forbid_unknown_fields=True):
 
     code: Annotated[str, msgspec.Meta(max_length=160)]
     role: Literal["connector", "device"]
-    name: Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern))]
+    name: Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern, NAME_FORM))]
     wireguard_key: Annotated[str, msgspec.Meta(max_length=44)]
     machine_key: Annotated[str, msgspec.Meta(max_length=44)]
     signature: Annotated[str, msgspec.Meta(max_length=88)]
@@ -147,7 +155,8 @@ def register(
             )
         except Refused as error:
             await _denied(desk, body, call, error)
-            raise forbidden(f"the code does not let this machine join: {error.reason}") from error
+            why = _BECAUSE.get(error.reason, error.reason)
+            raise forbidden(f"this code does not let the machine join: {why}") from error
         except StoreError as error:
             raise translated(error) from error
         await published(org)
