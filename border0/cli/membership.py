@@ -58,12 +58,19 @@ def add_join_options(parser: argparse.ArgumentParser, *, code: str | None) -> No
 
 
 def join(
-    options: argparse.Namespace, role: str, *, key: Path, folder: Path, ssh_host_key: str = ""
+    options: argparse.Namespace,
+    role: str,
+    *,
+    key: Path,
+    folder: Path,
+    ssh_host_key: str = "",
+    before: Callable[[], object] = lambda: None,
 ) -> Any:
     """Join with the code of the command line, or have this machine confirmed in a browser.
 
     :param key: the file of the WireGuard key, made when it is absent.
     :param folder: where the membership is kept.
+    :param before: called when nothing but the code's answer is to come.
     :return: the MemberState.
     """
     from border0.cli.login import machine_name, show_code
@@ -86,6 +93,7 @@ def join(
                 show=show,
             )  # fmt: skip
             code = result.get("code", "")
+        before()
         return await join(
             reactor, url=url, ca=ca, code=code, role=role, name=name,
             wireguard_key=public, ssh_host_key=ssh_host_key, folder=folder,

@@ -33,6 +33,7 @@ def join(options: argparse.Namespace) -> int:
     """Join as a device."""
     from border0.cli import membership
     from border0.control.member.state import make_folder
+    from border0.node import launch
     from border0.tables import read_toml
 
     folder = command.home(options)
@@ -43,7 +44,12 @@ def join(options: argparse.Namespace) -> int:
     )
     make_folder(folder / "keys")
     state = membership.join(
-        options, "device", key=folder / "keys" / "client.key", folder=folder / membership.CONTROL
+        options,
+        "device",
+        key=folder / "keys" / "client.key",
+        folder=folder / membership.CONTROL,
+        # A tunnel that still follows the old membership would write over the new one.
+        before=lambda: launch.stop(folder),
     )
     if not known:
         membership.write_file(file, _FILE.format(name=membership.quoted(state.name)))

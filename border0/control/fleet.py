@@ -7,7 +7,7 @@ there because the publisher read it, and a node that the publisher does not know
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -71,7 +71,12 @@ class Fleet:
         self.organisations: dict[str, Organisation] = {}
         self._drivers: dict[str, HubDriver] = {}
         self.factory = PushFactory(
-            reactor, self._drivers, self._authenticate, self._verify, os.urandom
+            reactor,
+            self._drivers,
+            self._authenticate,
+            self._verify,
+            os.urandom,
+            self._address_of,
         )
         self._end = store.subscribe(self._changed)
 
@@ -114,6 +119,7 @@ class Fleet:
     async def stop(self) -> None:
         """Tell every node to come back later; ends when what is under way is stored."""
         self._end()
+        self.factory.send_away()
         for one in self.organisations.values():
             for call in one.leaving.values():
                 call.cancel()
@@ -267,14 +273,16 @@ class Fleet:
             facts = one.publisher.nodes.get(node)
             if facts is None:
                 continue
-            if facts.refusal:
-                return Refusal(facts.refusal)
             if not facts.machine_key:
-                return Refusal("identity")
-            forwarded = approach.headers.get("x-forwarded-for", "")
-            address = self.guard.client_address(approach.address, [forwarded] if forwarded else [])
-            return Entry(org, node, address)
+                return Refusal("unknown")  # nobody can be it yet
+            address = self._address_of(approach.address, approach.headers)
+            refusal = Refusal(facts.refusal) if facts.refusal else None
+            return Entry(org, node, address, refusal)
         return Refusal("unknown")
+
+    def _address_of(self, peer: str, headers: Mapping[str, str]) -> str:
+        forwarded = headers.get("x-forwarded-for", "")
+        return self.guard.client_address(peer, [forwarded] if forwarded else [])
 
     def _verify(self, node: str, message: bytes, signature: bytes) -> bool:
         for one in self.organisations.values():

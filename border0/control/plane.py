@@ -128,7 +128,7 @@ class ControlPlane(MultiService):
         for org in await self._organisations():
             await self.fleet.add(org)
         self._passwords.start()
-        site = ApiSite(self._resource(guard), self.reactor)
+        site = ApiSite(self._resource(guard), self.reactor, proxy=guard.trusts)
         for host, port in self.config.listen:
             self.ports.append(self.reactor.listenSSL(port, site, self._tls, interface=host))
         self._trim.clock = self.reactor

@@ -289,16 +289,16 @@ class CommandLine(People):
         self.assertIn("give the pin that the control plane printed", said)
         join = ("node", "join", url, "--ca", self.control.pin)
         said = run(*join, "--name", "My Laptop", home="new", status=1).stderr
-        self.assertIn("use a-z, 0-9 and -", said)
+        self.assertIn("lower-case letters, digits and dashes", said)
         said = run(*join[:3], "b0i_half", *join[3:], home="new", status=3).stderr
-        self.assertIn("it is not whole; copy it again", said)
+        self.assertIn("malformed; ask for another one", said)
         self.signed_in("owner", self.administrator())
         said = run("user", "create", "alice", home="owner", status=1).stderr
         self.assertIn("write an address as alice@example.org", said)
         code = run("device", "invite", "spare", home="owner").stdout.split()
         run(*code[1:], home="spare")
         said = run(*code[1:], home="other", status=3).stderr
-        self.assertIn("used already; ask for a new one", said)
+        self.assertIn("used; ask for another one", said)
 
     def test_whoever_is_not_signed_in_signs_in_on_the_way(self) -> None:
         self.administrator()

@@ -264,6 +264,6 @@ def facts() -> dict[str, str]:
     """What the control plane shows about this machine."""
     return {
         "os": platform.system().lower()[:64],
-        "hostname": socket.gethostname()[:253],
+        "hostname": socket.gethostname()[:64],
         "version": __version__,
     }

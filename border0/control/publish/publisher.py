@@ -7,6 +7,11 @@ object is looked at: what a crash left unsigned is signed then.
 
 A type that this control plane's key may not sign is left as it is: who signs it elsewhere puts the
 statement into the store.
+
+An object that no statement can say (a member of another form, too large, one too many) has none:
+nobody acts on it, and all others are published. It is looked at again when it changes, and hourly.
+
+A wall clock that is set changes what has expired: then everything is looked at again.
 """
 
 import base64
@@ -15,6 +20,7 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 
@@ -30,6 +36,7 @@ from border0.control.publish.facts import (
 )
 from border0.control.store import organisations, statements
 from border0.control.store.backup import REVISION_JUMP
+from border0.control.store.errors import StoreError
 from border0.control.store.store import Store
 from border0.control.store.transaction import Entry, Tx
 from border0.statements import (
@@ -49,7 +56,10 @@ HEAD_DAYS = 14.0
 SIGNERS_DAYS = 3650.0
 ROUND_SECONDS = 0.01  # what a burst has to join one round
 RETRY_SECONDS = 1.0
-LOOK_SECONDS = 3600.0
+LOOK_SECONDS = 60.0
+RETRY_LOOKS = 60  # looks until what could not be signed is tried again
+JUMP_SECONDS = 30.0  # by which the wall clock was set, not late
+OBJECTS_LIMIT = 70_000  # statements that one head can name in its eight mebibytes
 _COMMON = ("org", "id", "revision", "issued", "expires")
 ACTOR = "signer"
 
@@ -63,6 +73,7 @@ class Round(NamedTuple):
     facts: dict[Key, Fact]
     put: dict[Key, Statement]
     dropped: list[Key]
+    unsigned: dict[Key, str]  # why there can be no statement
 
 
 class Publisher:
@@ -85,6 +96,7 @@ class Publisher:
         self.map = NetMap()
         self.nodes: dict[str, NodeFacts] = {}
         self.signers: Signers | None = None
+        self.unsigned: dict[Key, str] = {}  # objects that nobody can act on, and why
         self._key = key
         self._key_id = key_id(key.public_key().public_bytes_raw())
         self._held: dict[Key, Statement] = {}
@@ -97,6 +109,8 @@ class Publisher:
         self._waiting: list[Deferred[None]] = []
         self._stopped = False
         self._again = False  # sign everything again
+        self._looks = 0
+        self._at: tuple[float, float] | None = None  # wall and reactor's time of the last look
 
     async def start(self) -> None:
         """Sign what is not signed, and load the map; a failing store is the caller's error."""
@@ -107,7 +121,12 @@ class Publisher:
 
         revision, found = await self.store.read(load)
         for stored in found:
-            self._held[(stored.type, stored.id)] = _restored(stored)
+            try:
+                self._held[(stored.type, stored.id)] = _restored(stored)
+            except StatementError:
+                if stored.type == "signers":
+                    raise
+                log.failure("a stored statement is damaged: it is signed anew")
         head = self._held.get(("head", self.org))
         # Nodes may have seen later revisions than a backup that was restored holds.
         self._again = head is not None and revision - head.body["revision"] >= REVISION_JUMP
@@ -187,24 +206,34 @@ class Publisher:
         wanted = dict.fromkeys(sorted(keys))
         for kind, id in sorted(dirty):
             wanted.update(dict.fromkeys(affected(tx.connection, self.org, kind, id)))
-        facts = {key: describe(tx.connection, self.org, key, tx.now) for key in wanted}
+        facts = self._described(tx, wanted)
         put: dict[Key, Statement] = {}
         dropped: list[Key] = []
+        unsigned: dict[Key, str] = {}
         signers = self._new_signers(tx)
         if signers is not None:
             put[("signers", self.org)] = signers
         may = self._may_sign(signers)
+        room = OBJECTS_LIMIT - len(self._held) - len(put)
         for key, fact in facts.items():
             if key[0] not in may:
                 continue
             held = self._held.get(key)
-            if fact.members is None:
-                if held is not None:
-                    dropped.append(key)
-            elif held is None or not self._still_good(held, fact, tx.now):
-                put[key] = self._sign(tx, key, fact.members, OBJECT_DAYS, fact.until)
+            members = fact.members
+            if members is not None and (held is None or not self._still_good(held, fact, tx.now)):
+                try:
+                    if held is None and room <= 0:
+                        raise ValueError(f"an organisation has at most {OBJECTS_LIMIT} objects")
+                    put[key] = self._sign(tx, key, members, OBJECT_DAYS, fact.until)
+                    room -= held is None
+                except ValueError as error:
+                    unsigned[key], members = str(error), None
+                    facts[key] = fact._replace(members=None)
+            if members is None and held is not None:
+                dropped.append(key)
+                room += 1
         if not put and not dropped and self._head_is_good(tx.now):
-            return Round(0, facts, {}, [])
+            return Round(0, facts, {}, [], unsigned)
         named = {key: one.hash for key, one in {**self._held, **put}.items()}
         for key in dropped:
             del named[key]
@@ -212,21 +241,21 @@ class Publisher:
         if "head" in may:
             members = {"live": live(named)}
             put[("head", self.org)] = self._sign(tx, ("head", self.org), members, HEAD_DAYS, None)
-        for key, statement in put.items():
-            statements.put(
-                tx,
-                type=key[0],
-                id=key[1],
-                revision=statement.body["revision"],
-                hash=statement.hash,
-                payload=statement.payload,
-                signatures=[
-                    (name, base64.b64encode(signature).decode())
-                    for name, signature in statement.signatures
-                ],
-                expires=statement.expires,
-            )
-        return Round(tx.revision, facts, put, dropped)
+        statements.put(tx, *(_stored(key, statement) for key, statement in put.items()))
+        return Round(tx.revision, facts, put, dropped, unsigned)
+
+    def _described(self, tx: Tx, keys: Iterable[Key]) -> dict[Key, Fact]:
+        """What the store says of objects; nothing of one that cannot even be read."""
+        wanted = list(keys)
+        try:
+            return describe(tx.connection, self.org, wanted, tx.now)
+        except (SQLAlchemyError, StoreError):
+            raise  # of the database, not of these objects
+        except Exception:
+            if len(wanted) == 1:
+                log.failure("{type} {id} cannot be read", type=wanted[0][0], id=wanted[0][1])
+                return {wanted[0]: Fact(None, lambda map: None)}
+        return {key: fact for one in wanted for key, fact in self._described(tx, [one]).items()}
 
     def _new_signers(self, tx: Tx) -> Statement | None:
         """The first list, or the same keys again when it ends soon."""
@@ -276,14 +305,16 @@ class Publisher:
 
     def _apply(self, found: Round) -> None:
         map = self.map
+        self._note_unsigned(found)
         for key, fact in found.facts.items():
             try:
                 fact.tell(map)
-            except ValueError:  # it is not in force for anybody; the others go on
+            except Exception:  # it is not in force for anybody; the others go on
                 log.failure("the map of nodes does not take {type} {id}", type=key[0], id=key[1])
             self._remember(key, fact)
             if key[0] == "socket":
                 self._configure(key[1], fact)
+        self._look_in_time(found)
         for key in found.dropped:
             del self._held[key]
             map.drop_statement(key)
@@ -297,6 +328,15 @@ class Publisher:
         revision = found.revision or (int(head.body["revision"]) if first and head else 0)
         if revision > map.revision:
             self.told(map.commit(revision))
+
+    def _note_unsigned(self, found: Round) -> None:
+        for key in found.facts:
+            why = found.unsigned.get(key, "")
+            if why and self.unsigned.get(key) != why:
+                log.error("{type} {id} is in force nowhere: {why}", type=key[0], id=key[1], why=why)
+                self.unsigned[key] = why
+            elif not why:
+                self.unsigned.pop(key, None)
 
     def _configure(self, id: str, fact: Fact) -> None:
         if fact.configuration is None or fact.members is None:
@@ -315,11 +355,9 @@ class Publisher:
             self._until.pop(key, None)
         else:
             self._until[key] = fact.until
-            if self._look is not None:
-                self._look_later()
 
     def _look_later(self) -> None:
-        """Look again when the next object expires, and at what must be signed again."""
+        """Look again in a minute, or when the next object expires."""
         if self._look is not None and self._look.active():
             self._look.cancel()
         if self._stopped:
@@ -328,8 +366,24 @@ class Publisher:
         due = min((*self._until.values(), now + LOOK_SECONDS))
         self._look = self.reactor.callLater(max(0.0, due - now) + 0.01, self._look_round)
 
+    def _look_in_time(self, found: Round) -> None:
+        """The look that is planned must not be too late for what has just been read."""
+        ends = [fact.until for fact in found.facts.values() if fact.until is not None]
+        if ends and self._look is not None and self._look.active():
+            seconds = max(0.0, min(ends) - self.clock()) + 0.01
+            if self.reactor.seconds() + seconds < self._look.getTime():
+                self._look.reset(seconds)
+
     def _look_round(self) -> None:
-        now = self.clock()
+        now, at = self.clock(), self.reactor.seconds()
+        last, self._at = self._at, (now, at)
+        if last is not None and abs((now - last[0]) - (at - last[1])) > JUMP_SECONDS:
+            log.warn("the clock was set: everything is looked at again")
+            self._keys |= {("node", id) for id in self.nodes}
+            self._keys |= {key for key in self._held if key[0] not in ("head", "signers")}
+        self._looks += 1
+        if self._looks % RETRY_LOOKS == 0:
+            self._keys |= {*self.unsigned}
         soon = now + OBJECT_DAYS * DAY / 2
         self._keys |= {key for key, until in self._until.items() if until <= now}
         self._keys |= {
@@ -337,10 +391,22 @@ class Publisher:
             for key, one in self._held.items()
             if one.expires < soon and key[0] not in ("head", "signers")
         }
-        self._soon(0.0)
+        if self._keys or not self._head_is_good(now):
+            self._soon(0.0)
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key]
         self._look_later()
+
+
+def _stored(key: Key, statement: Statement) -> statements.NewStatement:
+    return statements.NewStatement(
+        *key,
+        statement.body["revision"],
+        statement.hash,
+        statement.payload,
+        [(name, base64.b64encode(signature).decode()) for name, signature in statement.signatures],
+        statement.expires,
+    )
 
 
 def _restored(stored: statements.StoredStatement) -> Statement:

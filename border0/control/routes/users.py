@@ -236,10 +236,13 @@ def _changed(tx: Tx, call: Call, user: User) -> User:
     call.details = {"from": {key: getattr(user, key) for key in changes}, "to": dict(changes)}
     if changes.get("disabled") or changes.get("role", "owner") != "owner":
         _keep_an_owner(tx, user)
+    ended: dict[str, int] = {}
     if changes.get("disabled"):
         ended = endings.end_access(tx, user.id)
-        if ended:
-            call.details["ended"] = ended
+    elif changes.get("role", "owner") != "owner":
+        ended = endings.end_codes(tx, user.id)
+    if ended:
+        call.details["ended"] = ended
     return users.update(tx, user.id, call.expected, **changes)
 
 

@@ -7,6 +7,7 @@ most two run at once, and callers ask their rate limits first.
 
 import unicodedata
 from collections.abc import Callable
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from argon2 import PasswordHasher
@@ -51,11 +52,13 @@ class Passwords:
         self._reactor, self._queue, self._waiting = reactor, queue, 0
         self._hasher = hasher or PasswordHasher()
         self._pool = ThreadPool(THREADS, THREADS, "passwords")
-        self._decoy = Secret(self._hasher.hash("nobody has this password"))
+        self._decoy: Secret | None = None
+        self._making = Lock()
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads; the first one makes what a password of nobody is compared with."""
         self._pool.start()
+        self._pool.callInThread(self._stand_in)
 
     def stop(self) -> None:
         """Wait for the threads to end; what runs takes less than a second."""
@@ -75,12 +78,18 @@ class Passwords:
         :raises ApiError: 503, the queue is full.
         """
         text = normal(password.reveal())[: MAXIMUM * 4]
-        fits = await self._run(lambda: self._verify(stored or self._decoy, text))
+        fits = await self._run(lambda: self._verify(stored or self._stand_in(), text))
         return fits and stored is not None and bool(text)
 
     def is_outdated(self, stored: Secret) -> bool:
         """Whether the hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(stored.reveal())
+
+    def _stand_in(self) -> Secret:
+        with self._making:
+            if self._decoy is None:
+                self._decoy = Secret(self._hasher.hash("nobody has this password"))
+            return self._decoy
 
     def _verify(self, stored: Secret, text: str) -> bool:
         try:
