@@ -124,6 +124,8 @@ def run_hosts(options: argparse.Namespace) -> int:
         rows.append((one.name, kind, address, str(one.port), ",".join(one.connectors) or "-"))
     for line in table(rows, COLUMNS):
         print(line)
+    if not config.services and config.followed:
+        print("no service yet: a policy of one must let this device's user in", file=sys.stderr)
     return 0
 
 
