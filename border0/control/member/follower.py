@@ -41,6 +41,7 @@ from border0.statements import TYPES, Statement, StatementError
 from border0.trust import client_context, remembered_authority
 
 UNSIGNED = frozenset(("configuration",))
+MAP_SECONDS = 1.0  # how long a new map may wait for the disk
 CONTACT_SECONDS = 60.0  # how often the time of the last contact is written
 AUTHORITY_RETRY = 30.0
 LATER_LIMIT = 86400.0  # longest timer; deadlines may be years away
@@ -103,6 +104,7 @@ class Follower(Service):
         self._dial: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
         self._tick: IDelayedCall | None = None
+        self._map_due: IDelayedCall | None = None
         held = state.load_map()
         # What was believed is newer than a map that was lost or that nobody signed.
         held.revision = self.ledger.revision
@@ -210,6 +212,9 @@ class Follower(Service):
         self._dial = self._deadline = self._tick = None
         if self._authority is not None:
             self._authority.cancel()
+        if self._map_due is not None:
+            self._map_due.cancel()
+            self._save_map()
         self._touch()
         self._save_contact()
         self._connected = False
@@ -422,14 +427,24 @@ class Follower(Service):
             log.error("the last contact could not be saved: {why}", why=str(error))
 
     def _save(self) -> None:
-        """The ledger first: a node that stops between the two has an older map, never the reverse.
+        """The ledger at once: nobody is told before what counts is on the disk.
 
+        The map follows within MAP_SECONDS, one for all changes of that time: a node that dies
+        before has an older one, never the reverse, and gets what is missing when it is back.
         A disk that is full keeps nobody from obeying: the change is applied, and said to be lost.
         """
+        self.failure = ""
+        self._saving(lambda: self.state.save_ledger(self.ledger))
+        if self._map_due is None and self.running:
+            self._map_due = self.reactor.callLater(MAP_SECONDS, self._save_map)
+
+    def _save_map(self) -> None:
+        self._map_due = None
+        self._saving(lambda: self.state.save_map(self.machine.map))
+
+    def _saving(self, save: Callable[[], None]) -> None:
         try:
-            self.state.save_ledger(self.ledger)
-            self.state.save_map(self.machine.map)
-            self.failure = ""
+            save()
         except OSError as error:
             self.failure = f"what the control plane says cannot be saved: {error.strerror}"
             log.error("{why}", why=self.failure)

@@ -242,7 +242,7 @@ class Publisher:
         wanted = dict.fromkeys(sorted(keys))
         for kind, id in sorted(dirty):
             wanted.update(dict.fromkeys(affected(tx.connection, self.org, kind, id)))
-        facts = {key: self._described(tx, key) for key in wanted}
+        facts = self._described(tx, wanted)
         put: dict[Key, Statement] = {}
         dropped: list[Key] = []
         unsigned: dict[Key, str] = {}
@@ -279,20 +279,7 @@ class Publisher:
         if "head" in may:
             members = {"live": live(named)}
             put[("head", self.org)] = self._sign(tx, ("head", self.org), members, HEAD_DAYS, None)
-        for key, statement in put.items():
-            statements.put(
-                tx,
-                type=key[0],
-                id=key[1],
-                revision=statement.body["revision"],
-                hash=statement.hash,
-                payload=statement.payload,
-                signatures=[
-                    (name, base64.b64encode(signature).decode())
-                    for name, signature in statement.signatures
-                ],
-                expires=statement.expires,
-            )
+        statements.put(tx, *(_stored(key, statement) for key, statement in put.items()))
         return Round(tx.revision, facts, put, dropped, unsigned)
 
     def _check_alone(self, tx: Tx) -> None:
@@ -305,15 +292,18 @@ class Publisher:
         if stored not in (self._damaged, "" if held is None else held.hash):
             raise _Overtaken
 
-    def _described(self, tx: Tx, key: Key) -> Fact:
-        """What the store says of an object; nothing when that cannot even be read."""
+    def _described(self, tx: Tx, keys: Iterable[Key]) -> dict[Key, Fact]:
+        """What the store says of objects; nothing of one that cannot even be read."""
+        wanted = list(keys)
         try:
-            return describe(tx.connection, self.org, key, tx.now)
+            return describe(tx.connection, self.org, wanted, tx.now)
         except (SQLAlchemyError, StoreError):
-            raise  # of the database, not of this object
+            raise  # of the database, not of these objects
         except Exception:
-            log.failure("{type} {id} cannot be read", type=key[0], id=key[1])
-            return Fact(None, lambda map: None)
+            if len(wanted) == 1:
+                log.failure("{type} {id} cannot be read", type=wanted[0][0], id=wanted[0][1])
+                return {wanted[0]: Fact(None, lambda map: None)}
+        return {key: fact for one in wanted for key, fact in self._described(tx, [one]).items()}
 
     def _new_signers(self, tx: Tx) -> Statement | None:
         """The first list, or the same keys again when it ends soon."""
@@ -454,6 +444,17 @@ class Publisher:
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key]
         self._look_later()
+
+
+def _stored(key: Key, statement: Statement) -> statements.NewStatement:
+    return statements.NewStatement(
+        *key,
+        statement.body["revision"],
+        statement.hash,
+        statement.payload,
+        [(name, base64.b64encode(signature).decode()) for name, signature in statement.signatures],
+        statement.expires,
+    )
 
 
 def _restored(stored: statements.StoredStatement) -> Statement:

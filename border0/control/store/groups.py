@@ -71,6 +71,21 @@ def of_user(connection: Connection, org: str, user: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
+def of_users(connection: Connection, org: str, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The groups of each of these users, name by id, in one question."""
+    found: dict[str, dict[str, str]] = {id: {} for id in ids}
+    link = memberships
+    query = (
+        select(link.c.user_id, table.c.id, table.c.name)
+        .join(table, (table.c.org == link.c.org) & (table.c.id == link.c.group_id))
+        .where(link.c.org == org, link.c.user_id.in_(list(found)))
+        .order_by(table.c.id)
+    )
+    for user, group, name in connection.execute(query):
+        found[user][group] = name
+    return found
+
+
 def add(tx: Tx, id: str, user: str) -> bool:
     """Put a user into a group; False when they were in it.
 

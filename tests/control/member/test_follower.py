@@ -202,6 +202,26 @@ class Following(Member):
         await self.waiter.until(lambda: "missing" in calls)
         self.assertEqual(calls[-2:], ["current", "missing"])
 
+    async def test_what_counts_is_on_the_disk_before_it_is_told_and_the_map_soon_after(
+        self,
+    ) -> None:
+        told: list[tuple[int, int]] = []
+
+        def changed(follower: Any) -> None:
+            told.append((follower.state.load_ledger().revision, follower.ledger.revision))
+            self.waiter([])
+
+        follower = await self.following(changed=changed)
+        for name in ("laptop", "phone"):
+            self.plane.org.node(name, addresses=[])
+            self.plane.publish()
+            key = identifier(name)
+            await self.waiter.until(lambda id=key: self.state_of(follower, "node", id) == "current")
+        self.assertEqual([saved for saved, _ in told], [held for _, held in told])
+        await follower.stopService()
+        state = MemberState.open(self.folder)
+        self.assertEqual(state.load_map().fingerprint, follower.machine.map.fingerprint)
+
     async def test_a_full_disk_is_said_and_the_change_is_obeyed(self) -> None:
         follower = await self.following()
 

@@ -263,8 +263,7 @@ class OtherSigners(PublisherCase):
 
             body = draft(ACME, ACME, tx.revision, tx.now, tx.now + 365 * DAY, keys=entries)
             made = sign("signers", body, self.key)
-            statements.put(
-                tx,
+            made_row = statements.NewStatement(
                 type="signers",
                 id=ACME,
                 revision=body["revision"],
@@ -275,6 +274,7 @@ class OtherSigners(PublisherCase):
                 ],
                 expires=made.expires,
             )
+            statements.put(tx, made_row)
 
         self.publisher.stop()
         self.pinned = self.publisher.signers.statement
