@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     """Sign in."""
     # Here, so that nothing else starts with HTTP and TLS.
     from border0.cli import account
-    from border0.cli.api import Client, read_url
+    from border0.cli.api import Client, UntrustedError, read_url
 
     folder = command.home(options)
     kept = None
@@ -67,7 +67,15 @@ def run(options: argparse.Namespace) -> int:
     again = f"border0 login {url}" + (f" --ca {ca}" if ca else "")
     hint = again if ca else f"{again} --ca sha256:..."
     client = Client(url, authority=authority.encode() if authority else None, sign_in=hint)
-    result = confirm(client, machine_name(), "login", json=options.json)
+    try:
+        result = confirm(client, machine_name(), "login", json=options.json)
+    except UntrustedError:
+        if ca:
+            raise
+        raise Border0Error(
+            f"this system does not trust the certificate of {url}; nothing was sent to it. "
+            f"Give the pin that the control plane printed: {hint}"
+        ) from None
     if not result.get("token"):
         raise Border0Error(f"{url} confirmed, but sent no token; try again")
     made = account.Account(

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +56,25 @@ def run(options: argparse.Namespace) -> int:
     home = Home(folder.absolute(), options.listen, say=print)
     choose_demos(home, options)
     home.prepare([expose.parse(url, options.password) for url in options.expose])
+    exposed(home)
     # Here, as this brings everything; not a program of its own, which would bring it twice.
     from border0.processes import quickstart
 
     return quickstart.main(options_of(home, *(["--new-link"] if options.new_link else [])))
+
+
+def exposed(home: Home) -> None:
+    """Say what others reach when it is not this machine alone that does."""
+    try:
+        if ip_address(home.listen).is_loopback:
+            return
+    except ValueError:
+        if home.listen == "localhost":
+            return
+    print(
+        f"Others can reach {home.listen}: sign-in and API (TCP), WireGuard (UDP); the services, "
+        "only devices that joined."
+    )
 
 
 def choose_demos(home: Home, options: argparse.Namespace) -> None:

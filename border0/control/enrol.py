@@ -45,7 +45,7 @@ from border0.control.store.errors import NotFound, Refused, StoreError
 from border0.control.store.transaction import Tx
 from border0.errors import Border0Error
 from border0.statements import Statement
-from border0.tables import NAME
+from border0.tables import NAME, NAME_FORM
 
 DEVICE_DAYS = 180
 DAY = 86_400.0
@@ -70,7 +70,7 @@ class JoinBody(msgspec.Struct, forbid_unknown_fields=True):
 
     code: Annotated[str, msgspec.Meta(max_length=160)]
     role: Literal["connector", "device"]
-    name: Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern))]
+    name: Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern, NAME_FORM))]
     wireguard_key: Annotated[str, msgspec.Meta(max_length=44)]
     machine_key: Annotated[str, msgspec.Meta(max_length=44)]
     signature: Annotated[str, msgspec.Meta(max_length=88)]

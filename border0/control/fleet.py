@@ -109,7 +109,7 @@ class Fleet:
         hub.answered = lambda node, name, ok, detail: self._answered(one, name, ok)
         hub.seen = lambda node, online, address: self._seen(org, one, node, online)
         hub.records = lambda node, text: self._lines(org, one, node, text)
-        hub.status = one.refusals.__setitem__
+        hub.status = lambda node, refusals: self._refused(one, node, refusals)
         one.hub = hub
         one.driver = self._drivers[org] = HubDriver(hub, self.reactor)
         for node, facts in publisher.nodes.items():
@@ -170,16 +170,18 @@ class Fleet:
 
     def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         """Connected nodes by organisation, and how maps were brought to them."""
-        nodes, maps = [], []
+        nodes, maps, unsigned = [], [], []
         for org, one in self.organisations.items():
             if one.hub is None:
                 continue
             nodes.append(({"org": org}, float(len(one.hub.sessions))))
+            unsigned.append(({"org": org}, float(len(one.publisher.unsigned))))
             for how in ("resume", "delta", "full", "resync"):
                 maps.append(({"org": org, "how": how}, float(one.hub.counts[how])))
         return [
             ("border0_nodes", "Connected.", "gauge", nodes),
             ("border0_maps_total", "Brought to nodes.", "counter", maps),
+            ("border0_unsigned", "Objects that no statement can say.", "gauge", unsigned),
         ]
 
     def _session(self, org: str, node: str) -> Any:
@@ -198,6 +200,8 @@ class Fleet:
         if one.hub is None or one.driver is None:
             return  # nobody is connected yet
         now = one.driver.now()
+        for node in changes.nodes.keys() - one.hub.sessions.keys():
+            self._seen(org, one, node, False)  # an ephemeral one that joined and never comes
         one.hub.changed(changes.revision, changes.nodes, changes.everyone, now)
         for node in list(one.hub.sessions):
             facts = one.publisher.nodes.get(node)
@@ -241,6 +245,12 @@ class Fleet:
         if facts is None or facts.role != "connector":
             return fail(Border0Error("only a connector records"))
         return self._records(org, node, text)
+
+    @staticmethod
+    def _refused(one: Organisation, node: str, refusals: dict[str, str]) -> None:
+        facts = one.publisher.nodes.get(node)
+        if facts is not None and facts.role == "connector":
+            one.refusals[node] = refusals
 
     def _remove(self, org: str, one: Organisation, node: str) -> None:
         """An ephemeral device has been away for long enough."""

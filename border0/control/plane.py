@@ -21,6 +21,7 @@ from border0.control import enrol, ingest
 from border0.control.answers import SqlAnswers
 from border0.control.api.errors import forbidden
 from border0.control.api.guard import Guard
+from border0.control.api.principals import Principal, permits
 from border0.control.api.resource import ApiResource
 from border0.control.api.routes import Call, Table
 from border0.control.api.site import ApiSite
@@ -37,7 +38,7 @@ from border0.control.signin.flows import SignIn
 from border0.control.signin.grants import Approval, Grants
 from border0.control.signin.links import SetupLinks
 from border0.control.signin.passwords import Passwords
-from border0.control.signin.resource import PATHS, STYLE_PATH, SignInPages
+from border0.control.signin.resource import NEEDS, PATHS, STYLE_PATH, SignInPages
 from border0.control.signin.sessions import Sessions
 from border0.control.signin.storage import SqlSignIn
 from border0.control.signin.tokens import Tokens
@@ -223,6 +224,9 @@ class ControlPlane(MultiService):
         who = await self.accounts.get(approval.account)
         if who is None or who.disabled:
             raise forbidden("whoever confirmed this may not sign in any more")
+        confirmed_by = Principal(who.org, who.id, who.name, who.role, "session")
+        if not permits(confirmed_by, NEEDS[approval.purpose]):
+            raise forbidden("whoever confirmed this may not do so any more")
         if approval.purpose == "login":
             text, _ = await self.tokens.issue(
                 kind="user",

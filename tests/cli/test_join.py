@@ -120,7 +120,7 @@ class Joining(Member):
 
     async def test_device(self) -> None:
         _, err = await self.type("node", "status", status=1)
-        self.assertIn("border0 node join URL CODE --ca", err)
+        self.assertIn("border0 node join URL --ca", err)
         out, _ = await self.type(*self.words("node", "b0i_good", "--name", "laptop"))
         first = "Joined acme as device laptop at 100.64.0.2."
         self.assertEqual(out.splitlines(), [first, "Next: border0 client hosts"])

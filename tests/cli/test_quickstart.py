@@ -1,16 +1,20 @@
 """`border0 quickstart`: what it writes, what it refuses, and its own check of everything."""
 
+import contextlib
 import getpass
+import io
 import os
 import socket
 import subprocess
 import sys
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from border0.cli import quickhome
 from border0.cli.expose import parse
 from border0.cli.quickhome import Home, free_port
 from border0.connector.config import load as load_connector
@@ -203,6 +207,12 @@ class Files(SynchronousTestCase):
         ]
         self.assertEqual(self.said, said)
 
+    def test_others_find_what_listens_everywhere(self) -> None:
+        self.patch(quickhome, "towards_addresses", lambda host: [ip_address("198.51.100.7")])
+        self.assertEqual(quickhome.endpoint("0.0.0.0", 8443), "198.51.100.7:8443")
+        self.assertEqual(quickhome.endpoint("::", 8443), "[::1]:8443")
+        self.assertEqual(quickhome.endpoint("192.0.2.9", 1), "192.0.2.9:1")
+
     def test_no_demo(self) -> None:
         self.home.demo_ssh = self.home.demo_http = False
         self.home.prepare([])
@@ -210,6 +220,20 @@ class Files(SynchronousTestCase):
         table = read_toml(self.home.connector_file, "")["local"]
         self.assertEqual(table, {"allow": [], "secrets": []})
         self.assertFalse((self.home.folder / "demo-http").exists())
+
+
+class Exposed(SynchronousTestCase):
+    def test_what_others_reach_is_said(self) -> None:
+        from border0.cli.quickstart import exposed
+
+        for listen, said in (
+            ("127.0.0.1", False), ("::1", False), ("localhost", False), ("127.9.9.9", False),
+            ("0.0.0.0", True), ("::", True), ("192.0.2.1", True), ("host.example", True),
+        ):  # fmt: skip
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exposed(Home(Path("nowhere"), listen, say=print))
+            self.assertEqual(said, "Others can reach" in out.getvalue(), listen)
 
 
 class Check(SynchronousTestCase):

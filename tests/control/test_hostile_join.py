@@ -4,6 +4,8 @@ import base64
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from border0.control.api.errors import ApiError
+from border0.control.signin.grants import Approval
 from border0.control.store import connectors, devices, tokens, users
 from tests.control.planes import PlaneCase
 from tests.control.store.case import ACME, DAY
@@ -149,6 +151,33 @@ class Codes(PlaneCase):
             "POST", "/invites", {"kind": "connector", "name": "lab", "replace": True}, token=member
         )
         self.assertEqual(403, answer.status)
+
+    async def test_an_ephemeral_device_that_never_comes_goes_too(self):
+        from border0.control.member.join import join
+
+        key = {"name": "k", "role": "device", "tags": ["ci"], "ephemeral": True}
+        made = await self.good("POST", "/enrolment_keys", key)
+        state = await join(
+            self.plane.reactor, url=self.url, ca=self.plane.pin, code=made["key"], role="device",
+            name="ci", wireguard_key=bytes([9]) * 32, ssh_host_key="", folder=self.base / "ci",
+        )  # fmt: skip
+        leaving = self.plane.fleet.organisations[self.org].leaving
+        self.assertEqual([state.node], list(leaving))
+        leaving[state.node].reset(0)
+        follower = self.follower(state)
+        await self.waiter.until(lambda: follower.refusal in ("unknown", "removed"))
+
+    async def test_what_a_person_confirmed_who_may_not_any_more(self):
+        admin, _ = await self.person("admin@example.org", "admin")
+        approval = Approval("A" * 43 + "=", "lab", "connector", admin, self.org)
+        self.assertIn("code", await self.plane._complete(approval, None))
+        await self.good("PUT", f"/organizations/iam/user/{admin}", {"role": "member"})
+        for purpose, fine in (("connector", False), ("device", True), ("login", True)):
+            try:
+                await self.plane._complete(approval._replace(purpose=purpose), None)
+                self.assertTrue(fine, purpose)
+            except ApiError as error:
+                self.assertEqual((403, False), (error.status, fine))
 
     async def state_of_all(self):
         shown = [one["state"] for one in (await self.good("GET", "/invites"))["items"]]

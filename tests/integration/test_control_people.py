@@ -279,6 +279,27 @@ class CommandLine(People):
         for home in ("one", "two"):
             self.assertFalse((self.control.home(home) / "account.json").exists())
 
+    def test_what_a_newcomer_gets_wrong(self) -> None:
+        url, run = self.control.url, self.control.run
+        said = run("login", url, home="new", status=1).stderr
+        self.assertIn(
+            f"Give the pin that the control plane printed: border0 login {url} --ca", said
+        )
+        said = run("node", "join", url, home="new", status=1).stderr
+        self.assertIn("give the pin that the control plane printed", said)
+        join = ("node", "join", url, "--ca", self.control.pin)
+        said = run(*join, "--name", "My Laptop", home="new", status=1).stderr
+        self.assertIn("lower-case letters, digits and dashes", said)
+        said = run(*join[:3], "b0i_half", *join[3:], home="new", status=3).stderr
+        self.assertIn("malformed; ask for another one", said)
+        self.signed_in("owner", self.administrator())
+        said = run("user", "create", "alice", home="owner", status=1).stderr
+        self.assertIn("write an address as alice@example.org", said)
+        code = run("device", "invite", "spare", home="owner").stdout.split()
+        run(*code[1:], home="spare")
+        said = run(*code[1:], home="other", status=3).stderr
+        self.assertIn("used; ask for another one", said)
+
     def test_whoever_is_not_signed_in_signs_in_on_the_way(self) -> None:
         self.administrator()
         browser = self.control.browser()
@@ -372,7 +393,11 @@ class Machines(People):
         alice = self.invited()
         said = self.joined("alice", alice, "--name", "laptop")
         self.assertIn("Joined local as device laptop at 100.", said)
-        self.hosts("alice", 0)
+        self.assertIn(
+            "border0 client hosts", self.control.run("node", "status", home="alice").stdout
+        )
+        self.assertIn("no service yet", self.hosts("alice", 0))
+        self.assertIn("usable:    yes", self.control.run("node", "status", home="alice").stdout)
         self.joined("owner", self.owner, "--name", "desk")
         self.signed_in("alice", alice)
         run, told = self.control.run, self.control.told

@@ -275,7 +275,8 @@ class ControlProcess:
 
     def join(self, home: str, *words: str) -> Typing:
         """`border0 node join` without a code, waiting for a browser."""
-        return Typing(self.spawn("node", "join", self.url, "--ca", self.pin, *words, home=home))
+        pin = () if self.home(home).exists() else ("--ca", self.pin)  # it knows it already
+        return Typing(self.spawn("node", "join", self.url, *pin, *words, home=home))
 
     def token(self, home: str) -> str:
         """The token that a login left in a home."""

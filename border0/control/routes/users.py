@@ -169,7 +169,7 @@ def register(table: Table, desk: Desk, *, base_url: str) -> None:
             user = _touchable(tx, call)
             count = people.device_count(tx.connection, tx.org, user.id)
             if count:
-                raise conflict(f"{user.email} owns {count} devices: delete them first")
+                raise conflict(f"{user.email} still owns devices ({count}): delete them first")
             _keep_an_owner(tx, user)
             ended = endings.end_access(tx, user.id)
             call.details = {"ended": ended} if ended else {}

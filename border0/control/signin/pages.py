@@ -90,13 +90,22 @@ def sign_in(
     hidden: Mapping[str, str], values: Mapping[str, str], error: str, reason: str = ""
 ) -> Tag:
     """Name and password; the `reason` says what for."""
+    first = {"autofocus": "autofocus"}
     login = _field(
         "E-mail or login",
         "login",
         values,
         autocomplete="username",
         autocapitalize="none",
-        autofocus="autofocus",
+        **({} if values.get("login") else first),
+    )
+    password = _field(
+        "Password",
+        "password",
+        {},
+        kind="password",
+        autocomplete="current-password",
+        **(first if values.get("login") else {}),
     )
     return _form(
         "/sign-in",
@@ -104,7 +113,7 @@ def sign_in(
         tags.p(reason) if reason else "",
         _error(error),
         login,
-        _field("Password", "password", {}, kind="password", autocomplete="current-password"),
+        password,
         tags.button("Sign in", type="submit"),
     )
 

@@ -56,7 +56,7 @@ PATHS = (
     "/done",
 )
 # What a user needs who lets a machine do this.
-_NEEDS = {"login": SELF, "device": "device.own", "connector": "connector.write"}
+NEEDS = {"login": SELF, "device": "device.own", "connector": "connector.write"}
 _GONE = (
     "This link was used already, or is too old. If it was you, sign in. Ask an administrator "
     "for a new one; the first administrator's is made on the server: by border0 quickstart "
@@ -366,7 +366,7 @@ class SignInPages(Resource):
         if grant is None:
             return await self._no_code()
         account, allowed = visit.account, answer == "allow"
-        needed = _NEEDS[grant.purpose]
+        needed = NEEDS[grant.purpose]
         if allowed and not permits(
             Principal(account.org, account.id, "", account.role, ""), needed
         ):

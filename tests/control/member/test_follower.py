@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from typing import Any
 
 from border0.control.member.state import LEDGER_FILE, MAP_FILE, MemberState
@@ -60,6 +61,23 @@ class Following(Member):
         self.assertEqual(follower.last_contact, back)
         back += 100.0
         self.assertEqual(follower.absence(), 100.0)
+
+    async def test_a_clock_that_was_wrong_denies_only_while_it_is(self) -> None:
+        self.plane.org.membership("alice")
+        self.plane.publish()
+        ahead, seen = [0.0], []
+        state = await self.joined()
+        follower = self.follower(state, wall=lambda: time.time() + ahead[0])
+        follower.startService()
+        await self.waiter.until(lambda: follower.synced)
+        follower._changed = lambda one: seen.append(one.ledger.distrust(one.wall()))
+        for ahead[0] in (10_000 * 86_400.0, 0.0):
+            assert follower._tick is not None
+            follower._tick.cancel()
+            follower._keep_contact()
+        self.assertEqual(2, follower.clock_sets)
+        self.assertEqual(["", "expired"], sorted(each.rpartition(" ")[2] for each in seen))
+        self.assertEqual("", seen[-1])
 
     async def test_a_lost_map_is_sent_again_and_a_damaged_ledger_is_an_error(self) -> None:
         follower = await self.following()

@@ -1,6 +1,7 @@
 """What cannot be signed stops nothing else: the object is nobody's, every other is published."""
 
 from border0.control.publish import publisher as module
+from border0.control.publish import signing
 from border0.control.store import devices, groups, policies, statements, users
 from border0.control.store.errors import Exhausted
 from tests.control.publish.case import PublisherCase, key_text, policy_text
@@ -30,13 +31,13 @@ class Poisoned(PublisherCase):
         await self.still_publishing()
         await self.changed(lambda tx: policies.edit(tx, big.id, None, policy_text("a@b.c")))
         self.assertEqual({}, self.publisher.unsigned)
-        self.assertIn(("policy", big.id), self.publisher._held)
+        self.assertIn(("policy", big.id), self.publisher.signing.held)
 
     async def test_a_policy_that_becomes_too_large_lets_nobody_in(self):
         await self.changed(
             lambda tx: policies.edit(tx, self.policy.id, None, "\N{GRINNING FACE}" * 70_000)
         )
-        self.assertNotIn(("policy", self.policy.id), self.publisher._held)
+        self.assertNotIn(("policy", self.policy.id), self.publisher.signing.held)
         ledger = self.ledger(self.lab.id)
         attached = ledger.policies(self.db.id, self.clock())
         self.assertEqual(((("policy", self.policy.id),), []),
@@ -76,7 +77,7 @@ class Poisoned(PublisherCase):
 
         more = await self.changed(fill)
         self.assertEqual({}, self.publisher.unsigned)
-        self.assertIn(("membership", user.id), self.publisher._held)
+        self.assertIn(("membership", user.id), self.publisher.signing.held)
         try:
             await self.change(lambda tx: groups.add(tx, more, user.id))
             self.fail("one group too many")
@@ -84,7 +85,7 @@ class Poisoned(PublisherCase):
             pass
 
     async def test_of_too_many_objects_the_new_ones_wait(self):
-        self.patch(module, "OBJECTS_LIMIT", len(self.publisher._held) + 1)
+        self.patch(signing, "OBJECTS_LIMIT", len(self.publisher.signing.held) + 1)
         ids = []
         for number in range(3):
             made = await self.changed(
@@ -108,7 +109,7 @@ class Poisoned(PublisherCase):
         await self.change(damage)
         again = await self.published()
         self.flushLoggedErrors()
-        held = again._held[("policy", self.policy.id)]
+        held = again.signing.held[("policy", self.policy.id)]
         found = await self.store.read(lambda c: statements.hashes(c, ACME))
         self.assertIn(held.hash, str(found))
         self.assertEqual(self.policy.name, held.body["name"])
@@ -144,11 +145,12 @@ class Clocks(PublisherCase):
         await self.changed(
             lambda tx: policies.edit(tx, self.policy.id, None, policy_text("bob@example.org"))
         )
-        late = self.publisher._held[("head", ACME)]
+        late = self.publisher.signing.held[("head", ACME)]
         self.assertLess(late.expires, self.clock() + 15 * DAY)
         await self.set(30 * DAY)
         self.assertGreater(
-            self.publisher._held[("head", ACME)].expires, self.clock() + module.HEAD_DAYS / 3 * DAY
+            self.publisher.signing.held[("head", ACME)].expires,
+            self.clock() + signing.HEAD_DAYS / 3 * DAY,
         )
         self.assertIn(("node", self.bob), self.entries(self.lab.id))
         self.ledger(self.lab.id)
@@ -159,3 +161,33 @@ class Clocks(PublisherCase):
         )
         left = self.publisher._look.getTime() - self.publisher.reactor.seconds()
         self.assertLess(left, 5.5)
+
+
+class Two(PublisherCase):
+    """Two processes on one database: what each publishes holds what the other did."""
+
+    async def begin(self):
+        await super().begin()
+        await self.furnish()
+
+    async def test_no_head_names_what_was_replaced(self):
+        first, second = self.publisher, await self.published()
+        ledger = self.ledger(self.lab.id)
+        for turn in range(4):
+            one = (first, second)[turn % 2]
+            self.publisher = one
+            # Only this one hears of the change, as it would in its own process.
+            other = second if one is first else first
+            self.patch(other, "changed", lambda entries: None)
+            self.patch(one, "changed", type(one).changed.__get__(one))
+            email = f"turn{turn}@example.org"
+            await self.changed(
+                lambda tx, e=email: policies.edit(tx, self.policy.id, None, policy_text(e))
+            )
+            self.ledger(self.lab.id, ledger)
+            attached = ledger.policies(self.db.id, self.clock())
+            self.assertEqual((), attached.missing)
+            self.assertIn(email, attached.policies[0].body["text"])
+        self.assertGreater(second.signing.held[("head", ACME)].body["revision"], 0)
+        revisions = [one.signing.held[("head", ACME)].body["revision"] for one in (first, second)]
+        self.assertNotEqual(*revisions)
