@@ -24,6 +24,7 @@ import heapq
 import ipaddress
 import itertools
 import os
+import queue
 import select
 import struct
 import subprocess
@@ -341,6 +342,22 @@ class Lab:
             },
             "nats": {name: dict(nat.stats) for name, nat in self.nats.items()},
         }
+
+    def order(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Do a command in the emulator's thread and wait for it; raises what it raised."""
+        answers: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
+
+        def obey() -> None:
+            try:
+                answers.put(self.command(words))
+            except Exception as error:
+                answers.put(error)
+
+        self.call(obey)
+        answer = answers.get(timeout=30)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _part(self, name: str) -> Parent:
         return self.core() if name == "core" else self.nats[name]
