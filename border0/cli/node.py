@@ -64,4 +64,4 @@ def status(options: argparse.Namespace) -> int:
     from border0.cli import membership
 
     folder = command.home(options) / membership.CONTROL
-    return membership.status(options, folder, "node join URL CODE")
+    return membership.status(options, folder, "node join URL")

@@ -68,21 +68,33 @@ async def owner_of(store: Store, org: str, login: str) -> str:
     return await store.change(make, org=org, actor=ACTOR)
 
 
-async def code(store: Store, org: str, kind: str, name: str, user: str = "") -> str:
-    """A one-time code for a connector, or for a device of a user."""
+async def code(
+    store: Store, org: str, kind: str, name: str, user: str = "", wireguard_key: str = ""
+) -> str:
+    """A one-time code for a connector, or for a device of a user.
+
+    The connector of this name may join again with whatever keys; a device with `wireguard_key`.
+    """
 
     def issue(tx: Tx) -> str:
-        payload = {"name": name, "user_id": user, "approved": True}
+        payload = {"name": name, "user_id": user, "approved": True, "wireguard_key": wireguard_key}
+        known = connectors.find(tx.connection, org, name) if kind == "connector" else None
+        if known is not None:
+            payload["connector_id"] = known.id
         _, text = invites.issue(tx, kind=kind, expires=tx.now + CODE_SECONDS, payload=payload)
         return text.reveal()
 
     return await store.change(issue, org=org, actor=ACTOR)
 
 
-async def provide(store: Store, org: str, owner: str, wanted: Wanted) -> None:
-    """Make the services that are wanted and not there, served by this home's connector."""
+async def provide(store: Store, org: str, owner: str, wanted: Wanted) -> list[str]:
+    """Make the services that are wanted and not there, served by this home's connector.
 
-    def make(tx: Tx) -> None:
+    :return: the names that other services have already; those stay as they are.
+    """
+
+    def make(tx: Tx) -> list[str]:
+        others = []
         policy = policies.find(tx.connection, org, POLICY)
         if policy is None:
             email = users.get(tx.connection, org, owner).email
@@ -91,16 +103,18 @@ async def provide(store: Store, org: str, owner: str, wanted: Wanted) -> None:
             _audited(tx, "policy.create", {"policy": policy.id, "name": POLICY})
         connector = connectors.find(tx.connection, org, "quickstart")
         for body in wanted.sockets:
-            if sockets.find(tx.connection, org, body["name"]) is not None:
+            if (held := sockets.find(tx.connection, org, body["name"])) is not None:
+                if held.upstream_configuration != body["upstream_configuration"]:
+                    others.append(held.name)
                 continue
             socket = sockets.create(tx, **body)
             if connector is not None:
                 sockets.set_connectors(tx, socket.id, None, [connector.id])
             attachments.attach(tx, socket.id, policy.id)
             _audited(tx, "socket.create", {"socket": socket.id, "name": socket.name})
+        return others
 
-    if wanted.sockets:
-        await store.change(make, org=org, actor=owner)
+    return await store.change(make, org=org, actor=owner) if wanted.sockets else []
 
 
 def owners_policy(email: str) -> dict[str, Any]:

@@ -25,16 +25,18 @@ from border0.control import account
 from border0.control.config import load as load_control
 from border0.control.member.join import join
 from border0.control.member.state import MemberState
+from border0.control.member.url import parse_url
 from border0.control.plane import ControlPlane
 from border0.control.publish.facts import database_protocol
 from border0.control.store import sockets
 from border0.control.store.sockets import Socket
 from border0.errors import Border0Error
-from border0.keys import load_private_key, public_key
+from border0.keys import encode_key, load_private_key, public_key
 from border0.processes import logs
 from border0.processes.connector import ConnectorProcess
 from border0.processes.memory import settle
 from border0.processes.provision import Wanted, code, owner_of, provide
+from border0.processes.steady import steady
 
 DEFAULT_LABEL = "~/.border0"
 TOKEN_SECONDS = 30 * 86_400.0
@@ -55,6 +57,7 @@ class Quickstart:
         self.plane = ControlPlane(reactor, load_control(home / "control.toml"))
         self.connector: ConnectorProcess | None = None
         self.fresh = not MemberState.exists(home / "control")
+        self.kept: list[str] = []  # names of services that were wanted and are others
 
     async def start(self, new_link: bool = False) -> None:
         """Control plane, memberships, what is wanted, connector.
@@ -68,7 +71,7 @@ class Quickstart:
         owner = await owner_of(plane.store, org, wanted.user)
         await self._join(org, "connector", "quickstart", "")
         await self._join(org, "device", "this-machine", owner)
-        await provide(plane.store, org, owner, wanted)
+        self.kept = await provide(plane.store, org, owner, wanted)
         (home / "wanted.json").unlink(missing_ok=True)
         await plane.fleet.settled(org)
         await self._account(org, owner)
@@ -89,10 +92,12 @@ class Quickstart:
                 state.url = url
                 state.save_node()
             return
-        text = await code(self.plane.store, org, role, name, user)
         if role == "connector":
+            text = await code(self.plane.store, org, role, name)
             await join_connector(self.reactor, load_connector(home / "connector.toml"), text)
             return
+        key = public_key(load_private_key(home / "keys" / "client.key"))
+        text = await code(self.plane.store, org, role, name, user, encode_key(key))
         await join(
             self.reactor,
             url=url,
@@ -100,7 +105,7 @@ class Quickstart:
             code=text,
             role=role,
             name=name,
-            wireguard_key=public_key(load_private_key(home / "keys" / "client.key")),
+            wireguard_key=key,
             ssh_host_key="",
             folder=folder,
         )
@@ -138,8 +143,13 @@ class Quickstart:
         await self.plane.close()
 
 
-def advice(program: str, label: str, fresh: bool, services: list[Socket], link: str) -> list[str]:
-    """What to type next, in under ten lines."""
+def advice(
+    program: str, label: str, fresh: bool, services: list[Socket], link: str, alone: bool
+) -> list[str]:
+    """What to type next, in under ten lines.
+
+    :param alone: no other machine can reach this one.
+    """
     build = build_info()
     where = "" if label == DEFAULT_LABEL else f" --home {label}"
     lines = [
@@ -157,9 +167,14 @@ def advice(program: str, label: str, fresh: bool, services: list[Socket], link: 
             lines.append(f"{client} tcp {service.name} --listen 8000   # http://127.0.0.1:8000/")
         else:
             lines.append(f"{client} tcp {service.name} --listen {service.port}")
-    lines.append(f"  {program} client{where} hosts          # everything you reach")
-    lines.append(f"  {program} session ls{where}            # who did what")
-    lines.append(f"  {program} connector invite{where} NAME # a second machine, with one command")
+    hints = [(f"client{where} hosts", "everything you reach")]
+    hints.append((f"session ls{where}", "who did what"))
+    if alone:
+        hints.append((f"quickstart{where} --listen ADDRESS", "instead: other machines can join"))
+    else:
+        hints.append((f"connector invite{where} NAME", "a second machine, with one command"))
+    width = max(len(words) for words, _ in hints)
+    lines += [f"  {program} {words:{width}}  # {about}" for words, about in hints]
     if link:
         lines.append(f"Your password, in a browser, once within 15 minutes: {link}")
     return lines
@@ -180,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         lean.install()
     from twisted.internet import reactor
 
+    steady(reactor)
     observer: Any = logs.observer("text", options.log_level)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     return run(reactor, options)
@@ -190,7 +206,14 @@ def run(reactor: Any, options: argparse.Namespace) -> int:
     status = 0
 
     def announce(services: list[Socket], link: str) -> None:
-        lines = advice(options.program, options.label, quick.fresh, services, link)
+        for name in quick.kept:
+            print(
+                f"border0: {name} is there already and leads elsewhere; it stays as it is. "
+                f"To change it: {options.program} socket update {name}",
+                file=sys.stderr,
+            )
+        alone = parse_url(quick.plane.config.url).is_loopback
+        lines = advice(options.program, options.label, quick.fresh, services, link, alone)
         print("\n".join(lines), flush=True)
         settle()
 

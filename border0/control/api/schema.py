@@ -25,15 +25,23 @@ _MISSING = re.compile(r"Object missing required field `(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[([0-9]+|\.\.\.)\]")
 
 
-def whole(pattern: str) -> str:
+_FORMS: dict[str, str] = {}
+
+
+def whole(pattern: str, form: str = "") -> str:
     """A pattern for `msgspec.Meta` that the whole text must fit.
+
+    :param form: what to write, for people who wrote something else.
 
     Python's `$` alone would also match before a line feed at the end; JSON Schema's would not.
     """
-    return f"^(?:{pattern})$(?!\\n)"
+    made = f"^(?:{pattern})$(?!\\n)"
+    if form:
+        _FORMS[repr(made)] = form
+    return made
 
 
-UUID_PATTERN = whole(_UUID.pattern)
+UUID_PATTERN = whole(_UUID.pattern, "an id is a lower-case UUID")
 
 
 class Reference(NamedTuple):
@@ -155,8 +163,7 @@ def _field_error(text: str, kind: Any) -> ApiError:
         field, message = _join(prefix, missing[1]), "it is required"
     else:
         field = prefix
-        if repr(UUID_PATTERN) in message:
-            message = "an id is a lower-case UUID"
+        message = next((form for made, form in _FORMS.items() if made in message), message)
     shown = f"{field}: {message}" if field else message
     return ApiError(422, "invalid", shown, fields=[FieldError(field, message)])
 
