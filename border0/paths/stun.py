@@ -191,7 +191,14 @@ def binding_request(transaction: bytes) -> bytes:
 
 def binding_success(transaction: bytes, host: str, port: int, *, sealed: bool) -> bytes:
     """Return the answer that tells an asker its address (numeric, without a scope)."""
-    value = pack_address(host, port, transaction)
+    return binding_success_packed(
+        transaction, ipaddress.ip_address(host).packed, port, sealed=sealed
+    )
+
+
+def binding_success_packed(transaction: bytes, address: bytes, port: int, *, sealed: bool) -> bytes:
+    """Return the same for an address of 4 or 16 bytes."""
+    value = _address(address, port, transaction)
     return pack(BINDING_SUCCESS, transaction, [(XOR_MAPPED_ADDRESS, value)], sealed=sealed)
 
 
@@ -231,9 +238,12 @@ def mapped_address(message: Message) -> tuple[str, int]:
 
 def pack_address(host: str, port: int, transaction: bytes) -> bytes:
     """Return the value of XOR-MAPPED-ADDRESS; ValueError when the host is no address."""
-    address = ipaddress.ip_address(host).packed
-    family = 1 if len(address) == 4 else 2
-    return struct.pack("!BBH", 0, family, port ^ MAGIC_COOKIE >> 16) + _xored(address, transaction)
+    return _address(ipaddress.ip_address(host).packed, port, transaction)
+
+
+def _address(address: bytes, port: int, transaction: bytes) -> bytes:
+    head = bytes((0, 1 if len(address) == 4 else 2))
+    return head + (port ^ MAGIC_COOKIE >> 16).to_bytes(2, "big") + _xored(address, transaction)
 
 
 def unpack_address(value: bytes, transaction: bytes | None) -> tuple[str, int]:

@@ -71,7 +71,7 @@ class StunServer:
         if message.kind != stun.BINDING_REQUEST:  # an indication asks for nothing
             counts["garbage"] += 1
             return None
-        if not self._buckets.allow(address.packed[:8], now):
+        if not self._buckets.allow(address[:8], now):
             counts["limited"] += 1
             return None
         unknown = message.unknown_required()
@@ -81,7 +81,7 @@ class StunServer:
                 message.transaction, stun.UNKNOWN_ATTRIBUTE_ERROR, unknown, sealed=sealed
             )
         else:
-            answer = stun.binding_success(message.transaction, str(address), port, sealed=sealed)
+            answer = stun.binding_success_packed(message.transaction, address, port, sealed=sealed)
         if len(answer) > len(datagram):
             counts["short"] += 1
             return None
@@ -89,15 +89,22 @@ class StunServer:
         return answer
 
 
-def _unicast(host: str, port: int) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """Return the source without scope and without IPv6 around IPv4."""
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def _unicast(host: str, port: int) -> bytes:
+    """Return the packed source without scope and without IPv6 around IPv4."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        packed = ipaddress.ip_address(host.partition("%")[0]).packed
     except ValueError:
         raise ProtocolError("the source is no address") from None
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    broadcast = address.packed == b"\xff\xff\xff\xff"
-    if not 0 < port < 65_536 or address.is_multicast or address.is_unspecified or broadcast:
+    if packed.startswith(_MAPPED):
+        packed = packed[12:]
+    # 224/4 is multicast and 240/4 reserved with the broadcast; 0/8 and :: are "this host"
+    if len(packed) == 4:
+        other = packed[0] >= 224 or packed[0] == 0
+    else:
+        other = packed[0] == 0xFF or not any(packed)
+    if other or not 0 < port < 65_536:
         raise ProtocolError("no source that can be answered")
-    return address
+    return packed
