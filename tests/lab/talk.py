@@ -12,6 +12,9 @@ from tests.support.namespaces import Namespace
 
 Heard = tuple[Any, Any] | None
 IP_TTL, OPENER_TTL = 2, 2
+SO_RCVBUFFORCE = 33
+# What arrives ends the wait at once; what does not costs this much. A busy machine is slow.
+PATIENCE = 0.6
 
 
 def udp(host: Namespace, address: str, port: int = 0) -> socket.socket:
@@ -19,13 +22,13 @@ def udp(host: Namespace, address: str, port: int = 0) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with host.inside():
         opened = socket.socket(family, socket.SOCK_DGRAM)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    opened.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     opened.bind((address, port))
     opened.setblocking(False)
     return opened
 
 
-def hear(sock: socket.socket, seconds: float = 0.25) -> Heard:
+def hear(sock: socket.socket, seconds: float = PATIENCE) -> Heard:
     """Return (data, address), (errno, None), or None when nothing came."""
     if not select.select([sock], [], [], seconds)[0]:
         return None
@@ -70,7 +73,7 @@ def punch(
     *,
     stagger: float = 0.0,
     opener: bool = False,
-    rounds: int = 6,
+    rounds: int = 20,
     pause: Callable[[float], object] = time.sleep,
 ) -> bool:
     """Let a and b, who know what the server sees of the other, send until both have heard.
