@@ -67,6 +67,13 @@ class KernelSites:
 
     def __init__(self, kind_a: str = "linux", kind_b: str = "linux") -> None:
         self._stack = contextlib.ExitStack()
+        try:
+            self._build(kind_a, kind_b)
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self, kind_a: str, kind_b: str) -> None:
         self.a, self.b, self.middle = (self._namespace() for _ in range(3))
         self.gateways = {"A": self._namespace(), "B": self._namespace()}
         self._hosts = {"A": A, "B": B}

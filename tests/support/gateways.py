@@ -75,6 +75,14 @@ class LinuxGateway:
 
     def __init__(self) -> None:
         self._stack = contextlib.ExitStack()
+        self._daemon: subprocess.Popen[bytes] | None = None
+        try:
+            self._build()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build(self) -> None:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="b0gw-")))
         self.client, self.gateway, self.outside = (self._namespace() for _ in range(3))
         self._join(self.client, "eth0", CLIENT, "lan", GATEWAY)
@@ -82,7 +90,6 @@ class LinuxGateway:
         self.client.ip("route", "add", "default", "via", GATEWAY)
         self.gateway.sysctl(net__ipv4__ip_forward="1")
         self.nft(RULES)
-        self._daemon: subprocess.Popen[bytes] | None = None
 
     def _namespace(self) -> Namespace:
         namespace = Namespace()
