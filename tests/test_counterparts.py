@@ -7,11 +7,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from tests.support import counterparts
 
 DEMANDED = [
+    "aioice",
     "asciinema",
     "curl",
     "haproxy",
+    "miniupnpd",
     "namespaces",
     "nc",
+    "nft",
     "noiseprotocol",
     "openssl",
     "pgbench",

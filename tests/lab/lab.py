@@ -2,7 +2,7 @@
 
 Each host is a network namespace with one TUN device. One process holds the other end of every TUN
 and emulates what lies between: links (links.py) and gateways (nat.py), IPv4 and IPv6. Root is
-needed; nothing leaves the namespaces that it makes.
+needed; nothing leaves the namespaces that it makes. natbox.py has ready-made networks.
 
     with Lab() as lab:
         core = lab.core()
@@ -24,228 +24,344 @@ import heapq
 import ipaddress
 import itertools
 import os
+import queue
 import select
 import struct
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from tests.lab.links import Duplex
+from tests.lab.links import Duplex, Link
 from tests.lab.nat import Nat
-from tests.support.namespaces import Namespace
+from tests.support.namespaces import Namespace, ip
 
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
+_BATCH = 64
 
 
 class Core:
     """The middle: forwards by the longest prefix."""
 
-    def __init__(self, lab):
-        self.lab, self.routes, self.stats = lab, {}, collections.Counter()
+    def __init__(self) -> None:
+        self.routes: dict[Any, Link] = {}
+        self.stats: collections.Counter[str] = collections.Counter()
+        self._cache: dict[bytes, Link | None] = {}
 
-    def attach(self, addr, link):
-        self.routes[ipaddress.ip_network(addr)] = link
-        self.cache = {}
+    def attach(self, prefix: str, link: Link) -> None:
+        """Route a prefix or an address to a link."""
+        self.routes[ipaddress.ip_network(prefix)] = link
+        self._cache = {}
 
-    def receive(self, p, came_from):
-        d = bytes(p[16:20] if p[0] >> 4 == 4 else p[24:40])
-        if d not in self.cache:
-            a = ipaddress.ip_address(d)
-            hit = [n for n in self.routes if n.version == a.version and a in n]
-            self.cache[d] = self.routes[max(hit, key=lambda n: n.prefixlen)] if hit else None
-        link = self.cache[d]
+    def detach(self, link: Link) -> None:
+        """Forget all routes to a link."""
+        self.routes = {prefix: to for prefix, to in self.routes.items() if to is not link}
+        self._cache = {}
+
+    def receive(self, packet: bytearray, came_from: Link) -> None:
+        """Forward a packet."""
+        destination = bytes(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40])
+        if destination not in self._cache:
+            address = ipaddress.ip_address(destination)
+            fitting = [
+                prefix
+                for prefix in self.routes
+                if prefix.version == address.version and address in prefix
+            ]
+            best = max(fitting, key=lambda prefix: int(prefix.prefixlen), default=None)
+            self._cache[destination] = self.routes[best] if best is not None else None
+        link = self._cache[destination]
         if link is None:
             self.stats["no_route"] += 1
         else:
-            link.send(p)
+            link.send(packet)
 
 
 class Host:
     """A namespace and the other end of its TUN device."""
 
-    def __init__(self, lab, name, addrs, mtu):
-        self.lab, self.name, self.ns, self.addrs = lab, name, lab.ns(name), addrs
-        lab.shell("ip", "netns", "add", self.ns)
-        lab.made.append(self.ns)
-        with lab.inside(name):
+    up: Duplex
+
+    def __init__(self, name: str, namespace: Namespace, mtu: int) -> None:
+        self.name, self.namespace = name, namespace
+        self.addresses: list[str] = []
+        with namespace.inside():
             self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", b"nb0", IFF_TUN | IFF_NO_PI))
-
-        def ip(*a):
-            lab.shell("ip", "-n", self.ns, *a)
-
-        Namespace(self.ns, existing=True).sysctl(
+        namespace.sysctl(
             net__ipv6__conf__nb0__accept_dad="0", net__ipv6__conf__nb0__addr_gen_mode="1"
         )
-        for a in addrs:
-            ip("addr", "add", a + ("/32" if ":" not in a else "/128"), "dev", "nb0")
-        ip("link", "set", "lo", "up")
-        ip("link", "set", "nb0", "mtu", str(mtu), "txqueuelen", "10000", "up")
-        if any(":" not in a for a in addrs):
-            ip("route", "add", "default", "dev", "nb0")
-        if any(":" in a for a in addrs):
-            ip("-6", "route", "add", "default", "dev", "nb0")
+        namespace.ip("link", "set", "lo", "up")
+        namespace.ip("link", "set", "nb0", "mtu", str(mtu), "txqueuelen", "10000", "up")
 
-    def readable(self):
-        for _ in range(64):
+    def address(self, *addresses: str) -> None:
+        """Have these addresses and no others, and default routes for their families."""
+        for gone in [address for address in self.addresses if address not in addresses]:
+            self.namespace.ip("addr", "del", _single(gone), "dev", "nb0")
+        for new in [address for address in addresses if address not in self.addresses]:
+            self.namespace.ip("addr", "add", _single(new), "dev", "nb0")
+        self.addresses = list(addresses)
+        for family, mark in (("-4", "."), ("-6", ":")):
+            word = "replace" if any(mark in address for address in addresses) else "del"
+            with contextlib.suppress(AssertionError):
+                ip(family, "-n", self.namespace.name, "route", word, "default", "dev", "nb0")
+
+    def readable(self) -> None:
+        """Take what the host sends."""
+        for _ in range(_BATCH):
             try:
-                p = os.read(self.fd, 65536)
+                packet = os.read(self.fd, 65_536)
             except BlockingIOError:
                 return
-            self.up.out.send(bytearray(p))
+            self.up.out.send(bytearray(packet))
 
-    def receive(self, p, came_from):
+    def receive(self, packet: bytearray, came_from: Link) -> None:
+        """Give the host a packet."""
         try:
-            os.write(self.fd, p)
+            os.write(self.fd, packet)
         except OSError:
             came_from.stats["host_full"] += 1
+
+
+Parent = Core | Nat
 
 
 class Lab:
     """The network: its parts by name, its clock and its timers."""
 
-    def __init__(self, prefix=None):
+    def __init__(self, prefix: str | None = None) -> None:
         self.prefix = prefix or f"nb{os.getpid()}"
-        self.made, self.links, self.hosts, self.nats = [], {}, {}, {}
-        self.timers, self.count, self.stop, self.thread = [], itertools.count(), False, None
+        self.links: dict[str, Duplex] = {}
+        self.hosts: dict[str, Host] = {}
+        self.nats: dict[str, Nat] = {}
         self.now = time.monotonic
-        self.jobs = collections.deque()
-        self.wake = os.pipe()
+        self._core: Core | None = None
+        self._parents: dict[str, Parent] = {}
+        self._namespaces: list[str] = []
+        self._timers: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
+        self._count = itertools.count()
+        self._jobs: collections.deque[tuple[Callable[..., object], tuple[Any, ...]]] = (
+            collections.deque()
+        )
+        self._wake = os.pipe()
+        self._stop = False
+        self._thread: threading.Thread | None = None
 
-    def ns(self, name):
+    # Parts
+
+    def ns(self, name: str) -> str:
+        """The name of a host's namespace."""
         return f"{self.prefix}-{name}"
 
-    def shell(self, *a):
-        subprocess.run(a, check=True, stdout=subprocess.DEVNULL)
-
-    def at(self, t, fn, *a):
-        heapq.heappush(self.timers, (t, next(self.count), fn, a))
-
-    @contextlib.contextmanager
-    def inside(self, name):
-        """This thread's new sockets and children belong to that host."""
-        with Namespace(self.ns(name), existing=True).inside():
-            yield
-
-    def core(self):
-        self._core = Core(self)
+    def core(self) -> Core:
+        """The middle of the network; there is one."""
+        if self._core is None:
+            self._core = Core()
         return self._core
 
-    def _join(self, name, child, parent, addrs):
-        child.up = Duplex(self, name, child, parent)
-        for a in addrs:
+    def host(self, name: str, parent: Parent, *addresses: str, mtu: int = 1500) -> Host:
+        """Make a host behind a gateway or in the open."""
+        namespace = self.ns(name)
+        ip("netns", "add", namespace)
+        self._namespaces.append(namespace)
+        host = self.hosts[name] = Host(name, Namespace(namespace, existing=True), mtu)
+        host.up = Duplex(self, name, host, parent)
+        self._attach(host, parent, addresses)
+        return host
+
+    def nat(
+        self,
+        name: str,
+        parent: Parent,
+        ext: str | None = None,
+        v6: str | None = None,
+        **settings: Any,
+    ) -> Nat:
+        """Make a gateway with an outside address and an IPv6 prefix inside."""
+        nat = self.nats[name] = Nat(self, name, ext, v6)
+        nat.up = Duplex(self, name, nat, parent)
+        self._parents[name] = parent
+        for address in (ext, v6 if isinstance(parent, Core) else None):
+            if address is not None:
+                self._route(address, parent, nat.up.inn)
+        nat.set(**settings)
+        return nat
+
+    def move(self, name: str, parent: Parent, *addresses: str) -> None:
+        """Let a host change its network: another parent, other addresses."""
+        host = self.hosts[name]
+        self._detach(host.up.inn)
+        host.up.out.destination = parent
+        host.up.inn.origin = parent
+        self._attach(host, parent, addresses)
+
+    def readdress(self, nat: Nat, ext: str) -> None:
+        """Route a gateway's new outside address to it, and the old one nowhere."""
+        parent = self._parents[nat.name]
+        packed = nat.ext
+        if packed is not None:
             if isinstance(parent, Core):
-                parent.attach(a, child.up.inn)
+                parent.routes.pop(ipaddress.ip_network(packed), None)
             else:
-                parent.inside[ipaddress.ip_address(a).packed] = child.up.inn
+                parent.inside.pop(packed, None)
+        self._route(ext, parent, nat.up.inn)
 
-    def host(self, name, parent, *addrs, mtu=1500):
-        h = self.hosts[name] = Host(self, name, addrs, mtu)
-        self._join(name, h, parent, addrs)
-        # every gateway above a host must know where the host's IPv6 address is
-        g, c = parent, h
-        while isinstance(g, Nat):
-            for a in addrs:
-                if ":" in a and g is not parent:
-                    g.inside[ipaddress.ip_address(a).packed] = c.up.inn
-            c, g = g, g.up.out.dst
-        return h
+    def _attach(self, host: Host, parent: Parent, addresses: tuple[str, ...]) -> None:
+        self._parents[host.name] = parent
+        host.address(*addresses)
+        for address in addresses:
+            self._route(address, parent, host.up.inn)
+        # Every gateway above must know where the host's IPv6 addresses are.
+        above, way = parent, host.up
+        while isinstance(above, Nat):
+            for address in addresses:
+                if ":" in address and above is not parent:
+                    above.inside[ipaddress.ip_address(address).packed] = way.inn
+            way, above = above.up, self._parents[above.name]
 
-    def nat(self, name, parent, ext=None, v6=None, **kw):
-        n = self.nats[name] = Nat(self, name, ext, v6)
-        self._join(
-            name, n, parent, [a for a in (ext, v6 if isinstance(parent, Core) else None) if a]
-        )
-        n.set(**kw)
-        return n
+    def _route(self, address: str, parent: Parent, link: Link) -> None:
+        if isinstance(parent, Core):
+            parent.attach(address, link)
+        else:
+            parent.inside[ipaddress.ip_address(address).packed] = link
 
-    def call(self, fn, *a):
-        """Run fn in the emulator's thread."""
-        self.jobs.append((fn, a))
-        os.write(self.wake[1], b".")
+    def _detach(self, link: Link) -> None:
+        self.core().detach(link)
+        for nat in self.nats.values():
+            nat.inside = {packed: to for packed, to in nat.inside.items() if to is not link}
 
-    def loop(self, seconds=None):
-        ep = select.epoll()
-        fds = {h.fd: h for h in self.hosts.values()}
-        for fd in (*fds, self.wake[0]):
-            ep.register(fd, select.EPOLLIN)
-        end = None if seconds is None else self.now() + seconds
-        while not self.stop and (end is None or self.now() < end):
-            t = self.timers[0][0] - self.now() if self.timers else 0.5
-            for fd, _ in ep.poll(max(0, min(t, 0.5))):
-                if fd in fds:
-                    fds[fd].readable()
-                else:
-                    os.read(self.wake[0], 4096)
-                    while self.jobs:
-                        fn, a = self.jobs.popleft()
-                        fn(*a)
-            now = self.now()
-            while self.timers and self.timers[0][0] <= now:
-                _, _, fn, a = heapq.heappop(self.timers)
-                fn(*a)
-        ep.close()
+    # Running
 
-    def start(self):
+    @contextlib.contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """This thread's new sockets and children belong to that host."""
+        with self.hosts[name].namespace.inside():
+            yield
+
+    def at(self, when: float, call: Callable[..., object], *arguments: Any) -> None:
+        """Call later, in the emulator's thread; only from there."""
+        heapq.heappush(self._timers, (when, next(self._count), call, arguments))
+
+    def call(self, call: Callable[..., object], *arguments: Any) -> None:
+        """Call soon in the emulator's thread, from any thread."""
+        self._jobs.append((call, arguments))
+        os.write(self._wake[1], b".")
+
+    def start(self) -> Lab:
+        """Run the emulator in a thread."""
         sys.setswitchinterval(0.0005)  # the test's own threads must not hold packets back
-        self.thread = threading.Thread(target=self.loop, daemon=True)
-        self.thread.start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
         return self
 
-    def __enter__(self):
+    def _run(self) -> None:
+        readers = {host.fd: host for host in self.hosts.values()}
+        with select.epoll() as poll:
+            for fd in (*readers, self._wake[0]):
+                poll.register(fd, select.EPOLLIN)
+            while not self._stop:
+                pause = self._timers[0][0] - self.now() if self._timers else 0.5
+                for fd, _ in poll.poll(max(0.0, min(pause, 0.5))):
+                    if fd in readers:
+                        readers[fd].readable()
+                        continue
+                    os.read(self._wake[0], 4096)
+                    while self._jobs:
+                        call, arguments = self._jobs.popleft()
+                        call(*arguments)
+                now = self.now()
+                while self._timers and self._timers[0][0] <= now:
+                    _, _, call, arguments = heapq.heappop(self._timers)
+                    call(*arguments)
+
+    def __enter__(self) -> Lab:
         return self
 
-    def __exit__(self, *e):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
-        self.stop = True
-        os.write(self.wake[1], b".")
-        if self.thread:
-            self.thread.join(2)
-        for end in self.wake:
+    def close(self) -> None:
+        """End the emulator and remove the namespaces."""
+        self._stop = True
+        os.write(self._wake[1], b".")
+        if self._thread is not None:
+            self._thread.join(2)
+        for end in self._wake:
             os.close(end)
-        for h in self.hosts.values():
-            os.close(h.fd)
-        for n in self.made:
-            subprocess.run(["ip", "netns", "del", n], check=False)
+        for host in self.hosts.values():
+            os.close(host.fd)
+        for name in self._namespaces:
+            subprocess.run(["ip", "netns", "del", name], check=False)
 
-    def build(self, topo):
+    # Orders as data, for process.py
+
+    def build(self, topology: Mapping[str, Any]) -> None:
         """Make what a topology describes.
 
         {"nats": {name: {parent, ext, v6, settings...}},
          "hosts": {name: {parent, addrs, mtu}},
          "links": {name: {settings...}}}
         """
-        made = {"core": self.core()}
-        for n, d in topo.get("nats", {}).items():
-            d = dict(d)
-            made[n] = self.nat(
-                n, made[d.pop("parent", "core")], d.pop("ext", None), d.pop("v6", None), **d
-            )
-        for n, d in topo.get("hosts", {}).items():
-            self.host(n, made[d.get("parent", "core")], *d["addrs"], mtu=d.get("mtu", 1500))
-        for n, d in topo.get("links", {}).items():
-            self.links[n].set(**d)
+        for name, words in topology.get("nats", {}).items():
+            settings = dict(words)
+            parent = self._part(settings.pop("parent", "core"))
+            ext, v6 = settings.pop("ext", None), settings.pop("v6", None)
+            self.nat(name, parent, ext, v6, **settings)
+        for name, words in topology.get("hosts", {}).items():
+            parent = self._part(words.get("parent", "core"))
+            self.host(name, parent, *words["addrs"], mtu=words.get("mtu", 1500))
+        for name, words in topology.get("links", {}).items():
+            self.links[name].set(**words)
 
-    def command(self, c):
-        """Change a link or a gateway; return all counters.
+    def command(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a link, a gateway or a host; return all counters.
 
         {"link": name, "dir": "out|inn|both", settings...}, {"nat": name, "flush": true,
-        settings...} or {"stats": true}
+        settings...}, {"host": name, "parent": name, "addrs": [...]} or {"stats": true}
         """
-        c = dict(c)
-        if "link" in c:
-            link = self.links[c.pop("link")]
-            direction = c.pop("dir", "both")
-            (link if direction == "both" else getattr(link, direction)).set(**c)
-        elif "nat" in c:
-            n = self.nats[c.pop("nat")]
-            if c.pop("flush", False):
-                n.flush()
-            n.set(**c)
+        settings = dict(words)
+        if "link" in settings:
+            link = self.links[settings.pop("link")]
+            direction = settings.pop("dir", "both")
+            (link if direction == "both" else getattr(link, direction)).set(**settings)
+        elif "nat" in settings:
+            nat = self.nats[settings.pop("nat")]
+            if settings.pop("flush", False):
+                nat.flush()
+            nat.set(**settings)
+        elif "host" in settings:
+            name = settings["host"]
+            parent = self._part(settings["parent"]) if "parent" in settings else None
+            self.move(name, parent or self._parents[name], *settings["addrs"])
         return {
-            "links": {k: [dict(v.out.stats), dict(v.inn.stats)] for k, v in self.links.items()},
-            "nats": {k: dict(v.stats) for k, v in self.nats.items()},
+            "links": {
+                name: [dict(duplex.out.stats), dict(duplex.inn.stats)]
+                for name, duplex in self.links.items()
+            },
+            "nats": {name: dict(nat.stats) for name, nat in self.nats.items()},
         }
+
+    def order(self, words: Mapping[str, Any]) -> dict[str, Any]:
+        """Do a command in the emulator's thread and wait for it; raises what it raised."""
+        answers: queue.SimpleQueue[dict[str, Any] | Exception] = queue.SimpleQueue()
+
+        def obey() -> None:
+            try:
+                answers.put(self.command(words))
+            except Exception as error:
+                answers.put(error)
+
+        self.call(obey)
+        answer = answers.get(timeout=30)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _part(self, name: str) -> Parent:
+        return self.core() if name == "core" else self.nats[name]
+
+
+def _single(address: str) -> str:
+    return address + ("/128" if ":" in address else "/32")

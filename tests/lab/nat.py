@@ -1,6 +1,7 @@
-"""Emulated gateways: mapping and filtering of RFC 4787, hairpin, timeouts, NAT-PMP, IPv6 firewall.
+"""Emulated gateways: mapping and filtering of RFC 4787, hairpin, timeouts, egress rules.
 
 Translation is IPv4 only; IPv6 passes a stateful firewall with the same filtering rule.
+portmapping.py answers NAT-PMP for them.
 """
 
 from __future__ import annotations
@@ -8,19 +9,43 @@ from __future__ import annotations
 import collections
 import ipaddress
 import random
-import struct
+from typing import TYPE_CHECKING, Any
 
-from tests.lab.packets import TCP, UDP, Flow, adjusted, checksum, rewrite
+from tests.lab import portmapping
+from tests.lab.links import Duplex, Link
+from tests.lab.packets import (
+    FRAGMENT,
+    TCP,
+    UDP,
+    Flow,
+    checksum,
+    decrement_ttl,
+    rewrite,
+)
+
+if TYPE_CHECKING:
+    from tests.lab.lab import Lab
+
+Key = tuple[Any, ...]
 
 
 class Mapping:
-    """One entry of the table: who is inside, which port is outside, whom it has spoken to."""
+    """One entry of the table: who is inside, which port is outside, whom it has spoken to.
 
-    __slots__ = ("fixed", "key", "peers", "port", "sp", "src", "until")
+    One without an inside stands for an unsolicited packet that occupies a tuple.
+    """
 
-    def __init__(self, key, src, sp, port):
-        self.key, self.src, self.sp, self.port = key, src, sp, port
-        self.peers, self.until, self.fixed = {}, 0.0, False
+    __slots__ = ("fixed", "inside", "inside_port", "peers", "port", "until")
+
+    def __init__(self, inside: bytes | None, inside_port: int, port: int) -> None:
+        self.inside, self.inside_port, self.port = inside, inside_port, port
+        self.peers: dict[tuple[bytes, int], float] = {}
+        self.until = 0.0
+        self.fixed = False
+
+    def alive(self, now: float) -> bool:
+        """Say whether it still counts."""
+        return self.fixed or self.until >= now
 
 
 class Nat:
@@ -30,10 +55,15 @@ class Nat:
     random or sequential. LINUX is conntrack with masquerade: one entry for each 5-tuple, the port
     kept unless that very tuple is taken; with track=True an unsolicited packet takes it (a gateway
     whose INPUT chain accepts), which spoils hole punching.
+    udp=False, udp_ports, tcp_ports and deny (addresses) are what the firewall lets out.
     """
 
-    def __init__(self, lab, name, ext, v6):
-        self.lab, self.name, self.inside, self.v6 = lab, name, {}, v6 and ipaddress.ip_network(v6)
+    up: Duplex
+
+    def __init__(self, lab: Lab, name: str, ext: str | None, v6: str | None) -> None:
+        self.lab, self.name = lab, name
+        self.inside: dict[bytes, Link] = {}
+        self.v6 = ipaddress.ip_network(v6) if v6 else None
         self.ext = ipaddress.ip_address(ext).packed if ext else None
         self.mapping, self.filtering, self.alloc = "EIM", "APDF", "preserve"
         self.hairpin = False
@@ -42,263 +72,261 @@ class Nat:
         self.refresh_in = True  # does a packet from outside extend a mapping
         self.track = False
         self.udp = True
-        self.tcp_ports = None
-        self.udp_ports = None
-        self.deny = []
+        self.tcp_ports: list[int] | None = None
+        self.udp_ports: list[int] | None = None
+        self.deny: list[str] = []
         self.port_mapping = False
-        self.by_key, self.by_port, self.firewall6 = {}, {}, {}
-        self.seq = 40000
-        self.stats = collections.Counter()
-        self.random = random.Random(name)
+        self.stats: collections.Counter[str] = collections.Counter()
+        self._denied: frozenset[bytes] = frozenset()
+        self._by_key: dict[Key, Mapping] = {}
+        self._by_port: dict[Key, Mapping] = {}
+        self._firewall6: dict[Key, Mapping] = {}
+        self._sequence = 40_000
+        self._random = random.Random(name)
 
-    def set(self, **settings):
-        for k, value in settings.items():
-            if k == "ext":
+    def set(self, **settings: Any) -> None:
+        """Change settings; a new `ext` drops all mappings and is routed here from now on."""
+        for name, value in settings.items():
+            if name.startswith("_") or not hasattr(self, name):
+                raise AttributeError(name)
+            if name == "ext":
+                self.lab.readdress(self, value)
                 value = ipaddress.ip_address(value).packed
                 self.flush()
-            if not hasattr(self, k):
-                raise AttributeError(k)
-            setattr(self, k, value)
+            setattr(self, name, value)
+        self._denied = frozenset(ipaddress.ip_address(host).packed for host in self.deny)
 
-    def flush(self):
-        self.by_key.clear()
-        self.by_port.clear()
-        self.firewall6.clear()  # a rebooted gateway
+    def flush(self) -> None:
+        """Forget every mapping, as after a reboot."""
+        self._by_key.clear()
+        self._by_port.clear()
+        self._firewall6.clear()
 
-    def allowed(self, flow):
-        if self.deny and any(flow.dst == d for d in self.deny):
-            return False
-        if flow.proto == UDP and (
-            not self.udp or (self.udp_ports is not None and flow.dp not in self.udp_ports)
-        ):
-            return False
-        return not (
-            flow.proto == TCP and self.tcp_ports is not None and flow.dp not in self.tcp_ports
-        )
-
-    def port_key(self, proto, port, rip, rport):
-        return (proto, port, rip, rport) if self.mapping == "LINUX" else (proto, port)
-
-    def lifetime(self, proto):
-        return self.tcp_timeout if proto == TCP else self.udp_timeout
-
-    def mapping_for(self, flow, now, make=True):
-        k = (
-            flow.proto,
-            flow.src,
-            flow.sp,
-            *{"EIM": (), "ADM": (flow.dst,)}.get(self.mapping, (flow.dst, flow.dp)),
-        )
-        found = self.by_key.get(k)
-        if found and found.until < now and not found.fixed:
-            del self.by_key[k]
-            self.by_port.pop(self.port_key(flow.proto, found.port, flow.dst, flow.dp), None)
-            found = None
-        if found is None and make:
-
-            def busy(inner):
-                o = self.by_port.get(self.port_key(flow.proto, inner, flow.dst, flow.dp))
-                return o is not None and (o.fixed or o.until >= now)
-
-            port = flow.sp
-            if self.alloc == "sequential":
-                self.seq += 1
-                port = self.seq
-            while (self.alloc == "random" and port == flow.sp) or busy(port):
-                if self.alloc == "sequential":
-                    self.seq += 1
-                    port = self.seq
-                else:
-                    port = self.random.randrange(1024, 65536)
-            found = Mapping(k, flow.src, flow.sp, port)
-            self.by_key[k] = self.by_port[self.port_key(flow.proto, port, flow.dst, flow.dp)] = (
-                found
+    def map_port(self, protocol: int, inside: bytes, inside_port: int, wanted: int) -> int:
+        """Make a fixed mapping; the outside port, another one when `wanted` is taken."""
+        for held in [key for key, m in self._by_port.items() if m.fixed]:
+            found = self._by_port[held]
+            if held[0] == protocol and (found.inside, found.inside_port) == (inside, inside_port):
+                del self._by_port[held]
+        if (protocol, wanted) in self._by_port or not wanted:
+            wanted = next(
+                port for port in range(50_000, 65_536) if (protocol, port) not in self._by_port
             )
-            self.stats["mappings"] += 1
+        found = self._by_port[protocol, wanted] = Mapping(inside, inside_port, wanted)
+        found.fixed = True
+        if self.mapping == "EIM":
+            self._by_key[protocol, inside, inside_port] = found
+        return wanted
+
+    def receive(self, packet: bytearray, came_from: Link) -> None:
+        """Translate or drop."""
+        now, flow = self.lab.now(), Flow(packet)
+        if not decrement_ttl(packet, flow.version):
+            self.stats["ttl"] += 1
+        elif flow.protocol == FRAGMENT:
+            self.stats["fragment"] += 1
+        elif flow.version == 6:
+            self._receive_ipv6(packet, flow, came_from is not self.up.inn, now)
+        elif self.ext is None:
+            self.stats["no_v4"] += 1
+        elif came_from is self.up.inn:
+            if flow.error is not None:
+                self._error_in(packet, flow)
+            else:
+                self._inward(packet, flow, now)
+        elif flow.destination in self.inside:
+            self.inside[flow.destination].send(packet)  # the same LAN
+        else:
+            self._outward(packet, flow, self.ext, now)
+
+    # Outward
+
+    def _outward(self, packet: bytearray, flow: Flow, ext: bytes, now: float) -> None:
+        if self.port_mapping and flow.protocol == UDP and flow.destination_port == 5351:
+            portmapping.answer(self, packet, flow, now)
+        elif flow.error is not None:
+            self._error_out(packet, flow, ext)
+        elif not self._allowed(flow):
+            self.stats["denied"] += 1
+        else:
+            found = self._mapping_for(flow, now)
+            self._remember(found, flow, now)
+            rewrite(packet, flow, source=ext, source_port=found.port)
+            if flow.destination != ext:
+                self.up.out.send(packet)
+            elif self.hairpin:
+                self._inward(packet, Flow(packet), now, hairpin=True)
+            else:
+                self.stats["hairpin_drop"] += 1
+
+    def _allowed(self, flow: Flow) -> bool:
+        if flow.destination in self._denied:
+            return False
+        if flow.protocol == UDP:
+            return self.udp and (self.udp_ports is None or flow.destination_port in self.udp_ports)
+        if flow.protocol == TCP:
+            return self.tcp_ports is None or flow.destination_port in self.tcp_ports
+        return True
+
+    def _key(self, flow: Flow) -> Key:
+        own = (flow.protocol, flow.source, flow.source_port)
+        if self.mapping == "EIM":
+            return own
+        if self.mapping == "ADM":
+            return (*own, flow.destination)
+        return (*own, flow.destination, flow.destination_port)
+
+    def _port_key(self, protocol: int, port: int, remote: bytes, remote_port: int) -> Key:
+        if self.mapping == "LINUX":  # a port serves once for each remote
+            return (protocol, port, remote, remote_port)
+        return (protocol, port)
+
+    def _mapping_for(self, flow: Flow, now: float) -> Mapping:
+        key = self._key(flow)
+        remote = flow.destination, flow.destination_port
+        found = self._by_key.get(key)
+        if found is not None:
+            if found.alive(now):
+                return found
+            del self._by_key[key]
+            self._by_port.pop(self._port_key(flow.protocol, found.port, *remote), None)
+        port = self._free_port(flow, now)
+        found = Mapping(flow.source, flow.source_port, port)
+        self._by_key[key] = self._by_port[self._port_key(flow.protocol, port, *remote)] = found
+        self.stats["mappings"] += 1
         return found
 
-    def passes(self, found, flow, now):
-        if (self.filtering == "EIF" and flow.proto == UDP) or found.fixed:
-            return True
-        t = found.peers.get(
-            (
-                flow.src,
-                flow.sp
-                if flow.proto == TCP or (self.filtering == "APDF" and flow.proto == UDP)
-                else 0,
-            ),
-            0,
-        )
-        return t >= now
+    def _free_port(self, flow: Flow, now: float) -> int:
+        port = flow.source_port
+        first = True
+        while True:
+            if self.alloc == "sequential":
+                self._sequence += 1
+                port = self._sequence
+            elif self.alloc == "random" or not first:
+                port = self._random.randrange(1024, 65_536)
+            first = False
+            held = self._by_port.get(
+                self._port_key(flow.protocol, port, flow.destination, flow.destination_port)
+            )
+            kept = self.alloc == "random" and port == flow.source_port
+            if not kept and (held is None or not held.alive(now)):
+                return port
 
-    def remember(self, found, dst, dp, proto, now):
-        found.until = now + self.lifetime(proto)
-        found.peers[dst, dp] = found.peers[dst, 0] = found.until
+    def _remember(self, found: Mapping, flow: Flow, now: float) -> None:
+        found.until = now + self._lifetime(flow.protocol)
+        remote, port = flow.destination, flow.destination_port
+        found.peers[remote, port] = found.peers[remote, 0] = found.until
 
-    def receive(self, packet, came_from):
-        now, flow = self.lab.now(), Flow(packet)
-        ttl = 8 if flow.v == 4 else 7
-        if packet[ttl] <= 1:
-            self.stats["ttl"] += 1
-            return
-        if flow.v == 4:
-            packet[10:12] = adjusted(
-                packet[10] << 8 | packet[11],
-                (packet[8] << 8 | packet[9], packet[8] - 1 << 8 | packet[9]),
-            ).to_bytes(2, "big")
-        packet[ttl] -= 1
-        if flow.proto == -1:
-            self.stats["fragment"] += 1
-            return
-        outward = came_from is not self.up.inn
-        if flow.v == 6:
-            return self.receive_ipv6(packet, flow, outward, now)
-        if self.ext is None:
-            self.stats["no_v4"] += 1
-            return
-        if outward and flow.dst in self.inside:
-            return self.inside[flow.dst].send(packet)  # the same LAN
-        if outward:
-            if self.port_mapping and flow.proto == UDP and flow.dp == 5351:
-                return self.answer_port_mapping(packet, flow, came_from, now)
-            if flow.err is not None:
-                return self.icmp_out(packet, flow)
-            if not self.allowed(flow):
-                self.stats["denied"] += 1
-                return
-            found = self.mapping_for(flow, now)
-            self.remember(found, flow.dst, flow.dp, flow.proto, now)
-            rewrite(packet, flow, src=self.ext, sp=found.port)
-            if flow.dst == self.ext:
-                if not self.hairpin:
-                    self.stats["hairpin_drop"] += 1
-                    return
-                self.inward(packet, Flow(packet), now, True)
-            else:
-                self.up.out.send(packet)
-        elif flow.err is not None:
-            self.icmp_in(packet, flow, now)
-        else:
-            self.inward(packet, flow, now)
+    def _lifetime(self, protocol: int) -> float:
+        return self.tcp_timeout if protocol == TCP else self.udp_timeout
 
-    def inward(self, packet, flow, now, hair=False):
-        k = self.port_key(flow.proto, flow.dp, flow.src, flow.sp)
-        found = self.by_port.get(k) or self.by_port.get((flow.proto, flow.dp))
-        if flow.dst != self.ext or found is None or (found.until < now and not found.fixed):
+    # Inward
+
+    def _inward(self, packet: bytearray, flow: Flow, now: float, *, hairpin: bool = False) -> None:
+        key = self._port_key(flow.protocol, flow.destination_port, flow.source, flow.source_port)
+        found = self._by_port.get(key)
+        if found is None:
+            found = self._by_port.get((flow.protocol, flow.destination_port))
+        if flow.destination != self.ext or found is None or not found.alive(now):
             self.stats["unmapped"] += 1
-            if self.track:
-                b = self.by_port[k] = Mapping(None, b"", 0, flow.dp)
-                b.until = now + self.lifetime(flow.proto)
+            if self.track and flow.destination == self.ext:
+                taken = self._by_port[key] = Mapping(None, 0, flow.destination_port)
+                taken.until = now + self._lifetime(flow.protocol)
             return
-        if found.key is None:
+        if found.inside is None:
             self.stats["unmapped"] += 1
             return
-        if not self.passes(found, flow, now):
+        if not self._passes(found, flow, now):
             self.stats["filtered"] += 1
             return
-        if self.refresh_in and not hair:
-            found.until = max(found.until, now + self.lifetime(flow.proto))
-            found.peers[flow.src, flow.sp] = found.until
-        rewrite(packet, flow, dst=found.src, dp=found.sp)
-        link = self.inside.get(found.src)
-        if link:
+        if self.refresh_in and not hairpin:
+            found.until = max(found.until, now + self._lifetime(flow.protocol))
+            found.peers[flow.source, flow.source_port] = found.until
+        rewrite(packet, flow, destination=found.inside, destination_port=found.inside_port)
+        self._deliver(found.inside, packet)
+
+    def _passes(self, found: Mapping, flow: Flow, now: float) -> bool:
+        if found.fixed or (self.filtering == "EIF" and flow.protocol == UDP):
+            return True
+        by_port = flow.protocol == TCP or (self.filtering == "APDF" and flow.protocol == UDP)
+        return found.peers.get((flow.source, flow.source_port if by_port else 0), 0.0) >= now
+
+    def _deliver(self, inside: bytes, packet: bytearray) -> None:
+        link = self.inside.get(inside)
+        if link is not None:
             link.send(packet)
 
-    def inner(self, packet, flow):
-        return Flow(memoryview(packet)[flow.err :])
+    # ICMP errors: the quoted packet is translated as well
 
-    def icmp_in(self, packet, flow, now):
-        quoted = self.inner(packet, flow)
-        found = self.by_port.get(self.port_key(quoted.proto, quoted.sp, quoted.dst, quoted.dp))
-        if found is None or quoted.src != self.ext:
+    def _error_in(self, packet: bytearray, flow: Flow) -> None:
+        quoted = Flow(memoryview(packet)[flow.error :])
+        found = self._by_port.get(
+            self._port_key(
+                quoted.protocol, quoted.source_port, quoted.destination, quoted.destination_port
+            )
+        )
+        if found is None or found.inside is None or quoted.source != self.ext:
             self.stats["icmp_unmapped"] += 1
             return
-        inner = bytearray(packet[flow.err :])
-        rewrite(inner, quoted, src=found.src, sp=found.sp)
-        packet[flow.err :] = inner
-        self.icmp_done(packet, flow, dst=found.src)
-        link = self.inside.get(found.src)
-        if link:
-            link.send(packet)
+        inner = bytearray(packet[flow.error :])
+        rewrite(inner, quoted, source=found.inside, source_port=found.inside_port)
+        packet[flow.error :] = inner
+        rewrite(packet, flow, destination=found.inside)
+        self._sum_error(packet, flow)
+        self._deliver(found.inside, packet)
 
-    def icmp_out(self, packet, flow):
-        quoted = self.inner(packet, flow)
-        found = next(
-            (
-                found
-                for found in self.by_key.values()
-                if found.key[0] == quoted.proto and (found.src, found.sp) == (quoted.dst, quoted.dp)
-            ),
-            None,
-        )
-        if found is None:
+    def _error_out(self, packet: bytearray, flow: Flow, ext: bytes) -> None:
+        quoted = Flow(memoryview(packet)[flow.error :])
+        for key, found in self._by_key.items():
+            inside = (found.inside, found.inside_port)
+            if key[0] == quoted.protocol and inside == (
+                quoted.destination,
+                quoted.destination_port,
+            ):
+                break
+        else:
             return
-        inner = bytearray(packet[flow.err :])
-        rewrite(inner, quoted, dst=self.ext, dp=found.port)
-        packet[flow.err :] = inner
-        self.icmp_done(packet, flow, src=self.ext)
+        inner = bytearray(packet[flow.error :])
+        rewrite(inner, quoted, destination=ext, destination_port=found.port)
+        packet[flow.error :] = inner
+        rewrite(packet, flow, source=ext)
+        self._sum_error(packet, flow)
         self.up.out.send(packet)
 
-    def icmp_done(self, packet, flow, **settings):
-        rewrite(packet, flow, **settings)
-        o = flow.off
-        packet[o + 2 : o + 4] = b"\0\0"
-        packet[o + 2 : o + 4] = checksum(bytes(packet[o:])).to_bytes(2, "big")
+    def _sum_error(self, packet: bytearray, flow: Flow) -> None:
+        at = flow.offset
+        packet[at + 2 : at + 4] = b"\0\0"
+        packet[at + 2 : at + 4] = checksum(bytes(packet[at:])).to_bytes(2, "big")
 
-    def receive_ipv6(self, packet, flow, outward, now):
-        """No translation: a stateful firewall with the same filtering rule."""
-        if not self.v6:
+    # IPv6
+
+    def _receive_ipv6(self, packet: bytearray, flow: Flow, outward: bool, now: float) -> None:
+        if self.v6 is None:
             self.stats["no_v6"] += 1
-            return
-        if outward:
-            if flow.dst in self.inside:
-                return self.inside[flow.dst].send(packet)
-            if flow.err is None:
-                if not self.allowed(flow):
-                    self.stats["denied"] += 1
-                    return
-                k = (flow.proto, flow.src, flow.sp)
-                found = self.firewall6.get(k)
-                if found is None:
-                    found = self.firewall6[k] = Mapping(k, flow.src, flow.sp, flow.sp)
-                self.remember(found, flow.dst, flow.dp, flow.proto, now)
-            return self.up.out.send(packet)
-        if flow.err is None:
-            found = self.firewall6.get((flow.proto, flow.dst, flow.dp))
-            if found is None or found.until < now or not self.passes(found, flow, now):
+        elif not outward:
+            self._inward_ipv6(packet, flow, now)
+        elif flow.destination in self.inside:
+            self.inside[flow.destination].send(packet)
+        elif flow.error is None and not self._allowed(flow):
+            self.stats["denied"] += 1
+        else:
+            if flow.error is None:
+                key = (flow.protocol, flow.source, flow.source_port)
+                found = self._firewall6.setdefault(
+                    key, Mapping(flow.source, flow.source_port, flow.source_port)
+                )
+                self._remember(found, flow, now)
+            self.up.out.send(packet)
+
+    def _inward_ipv6(self, packet: bytearray, flow: Flow, now: float) -> None:
+        if flow.error is None:
+            key = (flow.protocol, flow.destination, flow.destination_port)
+            found = self._firewall6.get(key)
+            if found is None or found.until < now or not self._passes(found, flow, now):
                 self.stats["filtered"] += 1
                 return
             if self.refresh_in:
-                found.until = now + self.lifetime(flow.proto)
-                found.peers[flow.src, flow.sp] = found.until
-        link = self.inside.get(flow.dst)
-        if link:
-            link.send(packet)
-
-    def answer_port_mapping(self, packet, flow, came_from, now):
-        """RFC 6886: external address and map; the gateway answers at any address inside."""
-        d = bytes(packet[flow.off + 8 :])
-        epoch = int(now)
-        if len(d) < 2 or d[0]:
-            return
-        if d[1] == 0:
-            r = struct.pack("!BBHI4s", 0, 128, 0, epoch, self.ext)
-        elif d[1] in (1, 2) and len(d) >= 12:
-            inp, want, lifetime = struct.unpack("!HHI", d[4:12])
-            proto = UDP if d[1] == 1 else TCP
-            if (proto, want) in self.by_port or not want:
-                want = next(
-                    inner for inner in range(50000, 65536) if (proto, inner) not in self.by_port
-                )
-            found = Mapping(("port_mapping", proto, flow.src, inp), flow.src, inp, want)
-            found.fixed = True
-            self.by_port[proto, want] = found
-            k = (proto, flow.src, inp)
-            if self.mapping == "EIM":
-                self.by_key[k] = found
-            r = struct.pack("!BBHIHHI", 0, 128 + d[1], 0, epoch, inp, want, lifetime)
-        else:
-            return
-        u = struct.pack("!HHHH", 5351, flow.sp, 8 + len(r), 0) + r
-        h = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(u), 0, 0, 64, UDP, 0, flow.dst, flow.src)
-        self.inside[flow.src].send(bytearray(h[:10] + checksum(h).to_bytes(2, "big") + h[12:] + u))
+                found.until = now + self._lifetime(flow.protocol)
+                found.peers[flow.source, flow.source_port] = found.until
+        self._deliver(flow.destination, packet)

@@ -65,7 +65,7 @@ def main() -> None:
         print(json.dumps({name: lab.ns(name) for name in lab.hosts}), flush=True)
         for line in sys.stdin:
             try:
-                answer = lab.command(json.loads(line))
+                answer = lab.order(json.loads(line))
             except Exception as error:
                 answer = {"error": repr(error)}
             print(json.dumps(answer), flush=True)

@@ -1,43 +1,17 @@
 """What the emulated network promises, measured with real sockets in its namespaces."""
 
 import itertools
-import select
 import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lab.lab import Lab
 from tests.lab.process import LabProcess
+from tests.lab.talk import drain, hear, seen_from, udp
 from tests.support.counterparts import requires
 from tests.support.namespaces import Namespace
 
 S1, S2, S3 = (f"203.0.113.{n}" for n in (1, 2, 3))
-
-
-def receive(sock, seconds=0.25):
-    """Return (data, address), (errno, None), or None when nothing came."""
-    if not select.select([sock], [], [], seconds)[0]:
-        return None
-    try:
-        return sock.recvfrom(65536)
-    except OSError as error:
-        return error.errno, None
-
-
-def drain(*socks):
-    for sock in socks:
-        while receive(sock, 0):
-            pass
-
-
-def seen_from(sock, server):
-    """Send until it arrives; return the address that the server sees."""
-    for _ in range(6):
-        sock.sendto(b"m", server.getsockname())
-        got = receive(server, 0.5)
-        if got and got[1]:
-            return got[1]
-    raise AssertionError("nothing passes")
 
 
 @requires("namespaces", "tun")
@@ -57,13 +31,8 @@ class EmulatedNetwork(SynchronousTestCase):
         self.lab.start()
 
     def udp(self, host, address, port=0):
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with self.lab.inside(host):
-            sock = socket.socket(family, socket.SOCK_DGRAM)
+        sock = udp(self.lab.hosts[host].namespace, address, port)
         self.addCleanup(sock.close)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
-        sock.bind((address, port))
-        sock.setblocking(False)
         return sock
 
     def classify(self, first, second, servers):
@@ -79,7 +48,7 @@ class EmulatedNetwork(SynchronousTestCase):
             server.sendto(word, outside)
         got = set()
         # The last one always passes; those of other hosts may come a moment after it.
-        while answer := receive(second, 0.05 if b"last" in got else 2):
+        while answer := hear(second, 0.05 if b"last" in got else 2):
             got.add(answer[0])
         self.assertIn(b"last", got)
         drain(*servers)
@@ -104,44 +73,16 @@ class EmulatedNetwork(SynchronousTestCase):
             second.close()
             self.assertEqual(found, (mapping, filtering, alloc == "preserve"))
 
-    def punches(self, kind_a, kind_b):
-        for gateway, kind in ((self.a, kind_a), (self.b, kind_b)):
-            gateway.flush()
-            gateway.set(**dict(zip(("mapping", "filtering", "alloc"), kind, strict=True)))
-        server = self.udp("s1", S1, 3478)
-        a, b = self.udp("a", "192.168.1.2", 41641), self.udp("b", "192.168.2.2", 41641)
-        to_b, to_a = seen_from(a, server), seen_from(b, server)
-        heard_a = heard_b = False
-        for _ in range(5):
-            a.sendto(b"p", to_a)
-            b.sendto(b"p", to_b)
-            answers = receive(a, 0.03), receive(b, 0.03)
-            if answers[0] and answers[0][1]:
-                to_a, heard_a = answers[0][1], True
-            if answers[1] and answers[1][1]:
-                to_b, heard_b = answers[1][1], True
-            if heard_a and heard_b:
-                break
-        for sock in (server, a, b):
-            sock.close()
-        return heard_a and heard_b
-
-    def test_holes_are_punched_where_theory_says(self):
-        restricted = ("EIM", "APDF", "preserve")
-        symmetric = ("APDM", "APDF", "random")
-        self.assertTrue(self.punches(restricted, restricted))
-        self.assertTrue(self.punches(symmetric, ("EIM", "EIF", "preserve")))
-        self.assertFalse(self.punches(symmetric, restricted))
-        self.assertFalse(self.punches(symmetric, symmetric))
-
     def burst(self, source, server, count):
-        """Send numbered datagrams with 40 in flight at most; return the numbers that arrived."""
+        """Send numbered datagrams, 40 at a time; return the numbers that arrived."""
         numbers = []
         for start in range(0, count, 40):
             for number in range(start, start + 40):
                 source.sendto(b"%06d" % number, server.getsockname())
-            while got := receive(server, 0.03):
+            while got := hear(server, 0.03):
                 numbers.append(int(got[0]))
+        while got := hear(server):  # what a busy machine still holds
+            numbers.append(int(got[0]))
         return numbers
 
     def test_loss_reordering_and_duplicates(self):
@@ -161,7 +102,7 @@ class EmulatedNetwork(SynchronousTestCase):
         self.a.up.set(mtu=1400)
         source.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
         source.sendto(bytes(1440), server.getsockname())
-        self.assertIsNone(receive(server, 0.2))
+        self.assertIsNone(hear(server, 0.2))
         with self.assertRaises(OSError) as caught:
             source.sendto(bytes(1440), server.getsockname())
         self.assertEqual(caught.exception.errno, 90)
@@ -169,11 +110,11 @@ class EmulatedNetwork(SynchronousTestCase):
     def test_ipv6_is_not_translated_but_filtered(self):
         server, inside = self.udp("s1", "2001:db8::1", 3478), self.udp("a", "2001:db8:a::2", 41641)
         server.sendto(b"x", inside.getsockname())
-        self.assertIsNone(receive(inside))
+        self.assertIsNone(hear(inside))
         inside.sendto(b"x", ("2001:db8::1", 3478))
-        self.assertEqual(receive(server)[1][:2], ("2001:db8:a::2", 41641))
+        self.assertEqual(hear(server)[1][:2], ("2001:db8:a::2", 41641))
         server.sendto(b"y", ("2001:db8:a::2", 41641))
-        self.assertEqual(receive(inside)[0], b"y")
+        self.assertEqual(hear(inside)[0], b"y")
 
 
 @requires("namespaces", "tun", "ping")

@@ -132,6 +132,9 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "rsync": ("rsync", _program("rsync")),
     "asciinema": ("", _module("asciinema")),
     "noiseprotocol": ("", _module("noise")),
+    "aioice": ("", _module("aioice")),
+    "nft": ("nftables", _program("nft")),
+    "miniupnpd": ("miniupnpd-nftables", _program("miniupnpd")),
 }
 
 _wanted_packages: set[str] = set()

@@ -1,0 +1,1 @@
+"""The room's Twisted side: sockets, the routing table, HTTP to the gateway."""
