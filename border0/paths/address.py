@@ -52,7 +52,11 @@ def host(address: Address) -> str:
 
 def text(address: Address) -> str:
     """Return `192.0.2.1:7` or `[2001:db8::1]:7`."""
-    return f"{host(address)}:{address[1]}" if len(address[0]) == 4 else f"[{host(address)}]:{address[1]}"
+    return (
+        f"{host(address)}:{address[1]}"
+        if len(address[0]) == 4
+        else f"[{host(address)}]:{address[1]}"
+    )
 
 
 def parse(written: str) -> Address:

@@ -5,7 +5,9 @@
 | 0 | 4 | magic F1 50 54 01; the last byte is the version |
 | 4 | 8 | index of this direction |
 | 12 | 8 | counter, big-endian |
-| 20 | n + 16 | ChaCha20-Poly1305 of the body; nonce = 4 zero bytes + counter, associated = bytes 0 to 19 |
+| 20 | n + 16 | the body, sealed |
+
+The seal is ChaCha20-Poly1305 with 4 zero bytes and the counter as nonce, bytes 0 to 19 associated.
 
 Source: RFC 8439 §2.8; RFC 4303 §3.4.3 for the form of the replay window.
 Does not: know bodies (`probe`) or addresses.

@@ -44,7 +44,9 @@ class DirectionKeys:
 
     __slots__ = ("receive", "receive_index", "send", "send_index")
 
-    def __init__(self, send: bytes, receive: bytes, send_index: bytes, receive_index: bytes) -> None:
+    def __init__(
+        self, send: bytes, receive: bytes, send_index: bytes, receive_index: bytes
+    ) -> None:
         self.send = send
         self.receive = receive
         self.send_index = send_index

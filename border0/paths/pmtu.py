@@ -121,7 +121,7 @@ class MtuSearch:
         if tries + 1 < MTU_TRIES:
             return
         if size <= self.confirmed:
-            self._black_hole()
+            self._black_hole(now)
             return
         self.failed = min(self.failed, size)
         for larger in [tried for tried in self._tries if tried >= size]:
@@ -131,25 +131,27 @@ class MtuSearch:
     def refused(self, size: int, now: float) -> None:
         """Our own system does not send `size` (EMSGSIZE)."""
         if size <= self.confirmed:
-            self._black_hole()
+            self._black_hole(now)
         self.failed = min(self.failed, size)
         for larger in [tried for tried in self._tries if tried >= size]:
             del self._tries[larger]
         self._go_on(now)
 
-    def _black_hole(self) -> None:
+    def _black_hole(self, now: float) -> None:
         self._assumed = self.confirmed
         self.failed = self.confirmed
         self.confirmed = MTU_LEAST
         self._again = NEVER
         self._tries = {size: 0 for size in MTU_FIRST if size < self.failed}
+        self._go_on(now)
 
     def _go_on(self, now: float) -> None:
         if self._tries:
             return
         self._assumed = 0
         if self.failed - self.confirmed <= MTU_STEP or self.confirmed >= self.ceiling:
-            self._again = now + MTU_AGAIN
+            if self._again == NEVER:
+                self._again = now + MTU_AGAIN
             self._confirm_at = now + MTU_CONFIRM
             return
         middle = (self.confirmed + self.failed) // 2 & ~3

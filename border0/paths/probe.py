@@ -158,12 +158,8 @@ def pack_news(news: News) -> bytes:
     """Return the body of a CANDIDATES; ValueError for more than 16."""
     if len(news.candidates) > CANDIDATES:
         raise ValueError("at most 16 candidates")
-    head = _NEWS.pack(
-        NEWS, news.flags, news.delay, news.generation, news.nat, len(news.candidates)
-    )
-    return head + b"".join(
-        bytes((kind,)) + address.pack(where) for kind, where in news.candidates
-    )
+    head = _NEWS.pack(NEWS, news.flags, news.delay, news.generation, news.nat, len(news.candidates))
+    return head + b"".join(bytes((kind,)) + address.pack(where) for kind, where in news.candidates)
 
 
 def pack_bye() -> bytes:

@@ -124,11 +124,10 @@ class ProbeReceipts:
             return self._average
         return max(self._average, lost / len(self.recent))
 
-    def forget(self) -> None:
-        """Start anew."""
+    def revive(self) -> None:
+        """The path answers again, or for the first time: what went before says nothing."""
         self._pending.clear()
         self.recent.clear()
-        self._average = 0.0
 
     def delay(self, seconds: float) -> None:
         """Shift what is open: we were not run for this long."""
@@ -202,13 +201,9 @@ class DataReceipts:
         """How many in a row did not arrive, as far as receipts tell."""
         return self._stuck
 
-    def leave(self) -> None:
-        """The data goes another way now: begin anew when it comes back, keep the share lost."""
+    def forget(self) -> None:
+        """Start anew: the data goes another way now, or comes back."""
         self._base = None
         self._stuck = 0
         self._stuck_since = None
-
-    def forget(self) -> None:
-        """Start anew."""
-        self.leave()
         self._sent = self._lost = 0.0

@@ -3,8 +3,8 @@
 Source: RFC 6298 §2 for the smoothing and the time-out; the score is our own.
 Does not: choose (`selector`).
 
-S = 100 · R · L · M · B with R = 100 / (100 + srtt + 2·jitter) in milliseconds, L = (1 − loss)^10,
-M = √min(1, (mtu − 80) / 1420), B = 1 for a direct path and 0.9 for a relay.
+S = 100 · R · L · M · B with R = 100 / (100 + srtt + 2·jitter) in milliseconds,
+L = (1 - loss)^10, M = sqrt(min(1, (mtu - 80) / 1420)), B = 1 for a direct path and 0.9 for a relay.
 """
 
 from border0.paths.limits import TIMEOUT_FIRST, TIMEOUT_LEAST, TIMEOUT_MOST
