@@ -7,6 +7,7 @@ Does not: decide anything.
 # What one peer may make us keep and do.
 CANDIDATES = 16  # in one list
 LIST_LOOKED_AT = 64  # entries of a list that are looked at before the rest is ignored
+PATHS = 32  # in all
 DISCOVERED = 8  # addresses that we know only from where the peer's packets came
 REMOTE_PATHS = 32  # path numbers of the peer that we keep a window for
 SOURCES = 32  # sources whose data we count

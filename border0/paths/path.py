@@ -79,6 +79,7 @@ class Path:
         "punch",
         "require_inner",
         "retries",
+        "seen",
         "sequence",
         "state",
         "tried_at",
@@ -118,6 +119,7 @@ class Path:
         self.retries = 0
         self.hurried = False
         self.jitter = 1.0  # drawn anew at each PING, so that peers do not fall into step
+        self.seen: Address | None = None  # what the peer sees us as, when we send here
         self.last_ping = -NEVER
         self.last_reply = -NEVER
         self.last_heard = -NEVER
@@ -244,6 +246,16 @@ class Path:
         if self.state is VALID:
             self.state = DEAD
         self.retries = 0
+
+    def restart(self, now: float) -> None:
+        """The peer runs anew: nothing that was sent will be answered."""
+        self.state = UNTRIED
+        self.in_use = False
+        self.outstanding.clear()
+        self.misses = 0
+        self.probes.revive()
+        self.data.forget()
+        self.punch.again(now)
 
     def enter(self) -> None:
         """The data comes this way from now on."""

@@ -63,6 +63,13 @@ class Punch:
             self._begin(now + rest)
         return PROBE
 
+    def heard(self, now: float) -> None:
+        """The peer's probe came through: its gateway is open, ask at once and without opener."""
+        self._rest = 0
+        self._probes = PUNCH_AT
+        self._place = 0
+        self._at = now
+
     def postpone(self, until: float) -> None:
         """Do what was due later: there is no allowance for it now."""
         self._at = max(self._at, until)

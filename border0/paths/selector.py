@@ -95,7 +95,7 @@ class Selector:
         free = [path for path in others if path.held_until <= now]
         if not current.usable or current.data_dead:
             self._challenge(None, now)
-            pool = free or (others if not current.usable else [])
+            pool = free if current.usable else free or usable
             if not pool:
                 return None
             best = max(pool, key=_rank)
