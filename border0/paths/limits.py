@@ -50,16 +50,19 @@ TIMEOUT_MOST = 3.0
 PROBES_COUNTED = 16
 PROBES_LOST = 3
 PROBE_GAIN = 1 / 64
-DATA_MEMORY = 6.0  # seconds after which what was counted weighs 1/e
+DATA_MEMORY, DATA_MEMORY_SHORT = 15.0, 3.0  # seconds after which what was counted weighs 1/e
 DATA_LEAST = 24.0  # packets below which the share of lost data says nothing
+LOSS_REMEMBERED = 120.0  # seconds in which the loss of a path that was left counts half
 DATA_DEAD = 20  # packets in a row that did not arrive
 DATA_DEAD_FEW, DATA_DEAD_SECONDS = 4, 2.0
 WATCH_LOSS = 0.02
+WATCH_FOR = 10.0  # seconds after something was lost
 
 # Choosing.
 MARGIN, MARGIN_POINTS = 1.2, 1.0
-HOLD = 3.0
-CLEAR_MARGIN, CLEAR_HOLD = 2.0, 1.0  # twice as good needs less patience
+LONG_HOLD = 8.0
+FAIR_MARGIN, HOLD = 1.5, 3.0  # half as good again needs less patience
+CLEAR_MARGIN, CLEAR_HOLD = 2.0, 1.0  # twice as good needs the least
 TRIAL_HOLD = 8.0
 TRIAL_AGAIN = 30.0
 LOSS_LEFT = 0.05  # a path left with more loss than this is held down and must pass a trial

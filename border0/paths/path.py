@@ -12,7 +12,15 @@ from collections.abc import Hashable
 from border0.paths import address as addresses
 from border0.paths.address import Address
 from border0.paths.candidates import DISCOVERED
-from border0.paths.limits import ANSWER_TAKEN, DEAD_AFTER, DEAD_RETRY, OUTSTANDING, WATCH_LOSS
+from border0.paths.limits import (
+    ANSWER_TAKEN,
+    DEAD_AFTER,
+    DEAD_RETRY,
+    LOSS_REMEMBERED,
+    OUTSTANDING,
+    WATCH_FOR,
+    WATCH_LOSS,
+)
 from border0.paths.pmtu import MtuSearch, inner_mtu
 from border0.paths.probe import LEAST_PING
 from border0.paths.punch import Punch
@@ -52,6 +60,9 @@ class Path:
     """
 
     __slots__ = (
+        "_left_at",
+        "_left_with",
+        "_remembered",
         "address",
         "bias",
         "blemished",
@@ -127,6 +138,8 @@ class Path:
         self.probes = ProbeReceipts()
         self.data = DataReceipts()
         self.mtu = MtuSearch(ceiling)
+        self._left_with = self._remembered = 0.0
+        self._left_at = 0.0
         # The selector's.
         self.blemished = False
         self.data_dead = False
@@ -158,24 +171,19 @@ class Path:
     def lost(self) -> float:
         """The share of what we send here that does not arrive, 0 to 1."""
         loss = self.probes.loss
-        if self.in_use:
-            of_data = self.data.loss
-            if of_data is not None and of_data > loss:
-                return of_data
-        return loss
+        of_data = self.data.loss if self.in_use else self._remembered
+        return loss if of_data is None else max(loss, of_data)
 
     @property
     def points(self) -> float:
         """Return 0 to 100."""
         return score(self.trip, self.lost, self.mtu.size, self.bias)
 
-    @property
-    def suspicious(self) -> bool:
-        """Whether it loses so much that it is worth looking closely."""
+    def suspicious(self, now: float) -> bool:
+        """Tell whether it loses so much, or lost something lately, that we look closely."""
         return (
             self.misses > 0
-            or self.probes.lost_recently >= 2
-            or self.data.stuck > 0
+            or now - max(self.probes.last_loss, self.data.last_loss) < WATCH_FOR
             or self.lost >= WATCH_LOSS
         )
 
@@ -261,12 +269,20 @@ class Path:
         """The data comes this way from now on."""
         self.in_use = True
         self.data_dead = False
+        self._left_with = self._remembered = 0.0
         self.data.forget()
 
-    def leave(self) -> None:
-        """The data goes another way from now on."""
+    def leave(self, now: float) -> None:
+        """The data goes another way from now on; what was lost here is not forgotten at once."""
+        self._left_with = self._remembered = self.lost
+        self._left_at = now
         self.in_use = False
         self.data.forget()
+
+    def fade(self, now: float) -> None:
+        """Let the memory of loss fade."""
+        if self._left_with:
+            self._remembered = self._left_with * 0.5 ** ((now - self._left_at) / LOSS_REMEMBERED)
 
     def retry_after(self) -> float:
         """Return the rest before a dead path is asked again."""

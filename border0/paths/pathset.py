@@ -421,7 +421,7 @@ class PathSet:
 
     # Time
 
-    def _interval(self, path: Path, mode: int) -> float:
+    def _interval(self, path: Path, mode: int, now: float) -> float:
         """Return the seconds between PINGs of a path that answers or did."""
         if mode == COLD:
             return NEVER
@@ -433,15 +433,15 @@ class PathSet:
         if path.in_use:
             if mode == IDLE:
                 return PROBE_IDLE + PROBE_IDLE_SPREAD * 5 * (path.jitter - 0.9)
-            return (PROBE_WATCH if path.suspicious else PROBE_ACTIVE) * path.jitter
+            return (PROBE_WATCH if path.suspicious(now) else PROBE_ACTIVE) * path.jitter
         if path is self.selector.challenger:
             return PROBE_TRIAL if path.blemished else PROBE_WATCH
         return (PROBE_STANDBY if mode == ACTIVE else PROBE_IDLE_STANDBY) * path.jitter
 
-    def _ping_at(self, path: Path, mode: int) -> float:
+    def _ping_at(self, path: Path, mode: int, now: float) -> float:
         if path.hurried and mode != COLD:
             return path.last_ping + _LEAST_GAP
-        return path.last_ping + self._interval(path, mode)
+        return path.last_ping + self._interval(path, mode, now)
 
     def next_deadline(self, now: float) -> float:
         """Return when `expire` wants to be called."""
@@ -454,7 +454,7 @@ class PathSet:
             if path.state is UNTRIED:
                 at = min(at, path.punch.next_deadline())
                 continue
-            at = min(at, self._ping_at(path, mode))
+            at = min(at, self._ping_at(path, mode, now))
             if path.state is VALID:
                 at = min(at, path.mtu.next_deadline(path.in_use and mode == ACTIVE))
                 searching = path.mtu.searching and not path.misses
@@ -486,7 +486,7 @@ class PathSet:
             self._ping(path, LEAST_PING, OPENER if action == punching.OPENER else PROBE, now)
 
     def _keep(self, path: Path, mode: int, now: float) -> None:
-        if now >= self._ping_at(path, mode):
+        if now >= self._ping_at(path, mode, now):
             if path.state is DEAD:
                 path.retries += 1
             self._ping(path, LEAST_PING, PROBE, now)
@@ -507,6 +507,7 @@ class PathSet:
     def _choose(self, now: float) -> None:
         before = self.current
         for path in self.paths.values():
+            path.fade(now)
             if path.data_dead and not path.in_use and path.held_until <= now:
                 path.data_dead = False
         reason = self.selector.decide(self.paths.values(), now)
@@ -515,7 +516,7 @@ class PathSet:
         if current is not before and current is not None:
             if before is not None:
                 blocked = before.data_dead
-                before.leave()
+                before.leave(now)
                 before.data_dead = blocked
                 before.mtu.doubt()
             current.enter()

@@ -26,7 +26,7 @@ class Punch:
     def again(self, now: float, wait: float = OPENER_WAIT) -> None:
         """Begin anew, as if the address had just been heard of."""
         self._rest = 0
-        self._probes = PUNCH_AT
+        self._probes: tuple[float, ...] = PUNCH_AT
         self._wait = wait
         self._begin(now)
 

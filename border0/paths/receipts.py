@@ -14,6 +14,7 @@ from border0.paths.limits import (
     DATA_DEAD_SECONDS,
     DATA_LEAST,
     DATA_MEMORY,
+    DATA_MEMORY_SHORT,
     OUTSTANDING,
     PROBE_GAIN,
     PROBES_COUNTED,
@@ -77,11 +78,12 @@ class ProbeReceipts:
     of the last 16. An answer that is lost on its way back is no loss: a later map shows the PING.
     """
 
-    __slots__ = ("_average", "_pending", "recent")
+    __slots__ = ("_average", "_pending", "last_loss", "recent")
 
     def __init__(self) -> None:
         self._pending: dict[int, float] = {}
         self._average = 0.0
+        self.last_loss = -float("inf")
         self.recent: deque[bool] = deque(maxlen=PROBES_COUNTED)  # True: lost
 
     def sent(self, sequence: int, now: float) -> None:
@@ -95,18 +97,20 @@ class ProbeReceipts:
         for earlier, sent in list(self._pending.items()):
             behind = sequence - earlier - 1
             if earlier == sequence or (0 <= behind < _MAP_BITS and got >> behind & 1):
-                self._settle(earlier, False)
+                self._settle(earlier, False, now)
             elif behind >= 0 and now - sent > grace:
-                self._settle(earlier, True)
+                self._settle(earlier, True, now)
 
     def expire(self, now: float) -> None:
         """Give up the PINGs that nothing was heard about."""
         for earlier, sent in list(self._pending.items()):
             if now - sent <= ANSWER_TAKEN:
                 break
-            self._settle(earlier, True)
+            self._settle(earlier, True, now)
 
-    def _settle(self, sequence: int, lost: bool) -> None:
+    def _settle(self, sequence: int, lost: bool, now: float) -> None:
+        if lost:
+            self.last_loss = now
         del self._pending[sequence]
         self.recent.append(lost)
         self._average += (lost - self._average) * PROBE_GAIN
@@ -143,14 +147,26 @@ class DataReceipts:
     was sent to say.
     """
 
-    __slots__ = ("_at", "_base", "_lost", "_sent", "_stuck", "_stuck_since", "total")
+    __slots__ = (
+        "_at",
+        "_base",
+        "_lost",
+        "_lost_lately",
+        "_sent",
+        "_sent_lately",
+        "_stuck",
+        "_stuck_since",
+        "last_loss",
+        "total",
+    )
 
     def __init__(self) -> None:
         self.total = 0  # data messages sent this way
         self._base: tuple[int, int] | None = None  # (sent, got) of the newest receipt
-        self._sent = 0.0
-        self._lost = 0.0
+        self._sent = self._sent_lately = 0.0
+        self._lost = self._lost_lately = 0.0
         self._at = 0.0
+        self.last_loss = -float("inf")
         self._stuck = 0
         self._stuck_since: float | None = None
 
@@ -170,10 +186,17 @@ class DataReceipts:
         self._base = (sent, got)
         if not share:
             return
+        # Negative when data that a PING overtook came after it: then it was no loss before.
+        lost = share - came
         fade = exp((self._at - now) / DATA_MEMORY)
-        self._at = now
         self._sent = self._sent * fade + share
-        self._lost = self._lost * fade + max(0, share - came)
+        self._lost = max(0.0, self._lost * fade + lost)
+        fade = exp((self._at - now) / DATA_MEMORY_SHORT)
+        self._sent_lately = self._sent_lately * fade + share
+        self._lost_lately = max(0.0, self._lost_lately * fade + lost)
+        if self._lost_lately >= 2.0:
+            self.last_loss = now
+        self._at = now
         if came:
             self._stuck = 0
             self._stuck_since = None
@@ -184,8 +207,13 @@ class DataReceipts:
 
     @property
     def loss(self) -> float | None:
-        """The share lost, 0 to 1; None when too little was sent."""
-        return self._lost / self._sent if self._sent >= DATA_LEAST else None
+        """The share lost, 0 to 1, lately or in the longer run; None when too little was sent."""
+        if self._sent < DATA_LEAST:
+            return None
+        share = self._lost / self._sent
+        if self._sent_lately >= DATA_LEAST:
+            share = max(share, self._lost_lately / self._sent_lately)
+        return share
 
     def dead(self, now: float) -> bool:
         """Tell whether nothing of what was sent arrives, although probes do."""
@@ -206,4 +234,4 @@ class DataReceipts:
         self._base = None
         self._stuck = 0
         self._stuck_since = None
-        self._sent = self._lost = 0.0
+        self._sent = self._lost = self._sent_lately = self._lost_lately = 0.0

@@ -7,6 +7,8 @@ S = 100 · R · L · M · B with R = 100 / (100 + srtt + 2·jitter) in milliseco
 L = (1 - loss)^10, M = sqrt(min(1, (mtu - 80) / 1420)), B = 1 for a direct path and 0.9 for a relay.
 """
 
+from math import sqrt
+
 from border0.paths.limits import TIMEOUT_FIRST, TIMEOUT_LEAST, TIMEOUT_MOST
 
 
@@ -50,6 +52,6 @@ def score(trip: RoundTrip, loss: float, mtu: int, bias: float) -> float:
     if smoothed is None:
         return 0.0
     quick = 100.0 / (100.0 + 1000.0 * (smoothed + 2.0 * trip.jitter))
-    whole = (1.0 - min(max(loss, 0.0), 1.0)) ** 10
-    wide = min(1.0, max(0.0, (mtu - 80) / 1420)) ** 0.5
+    whole: float = (1.0 - min(max(loss, 0.0), 1.0)) ** 10
+    wide = sqrt(min(1.0, max(0.0, (mtu - 80) / 1420)))
     return 100.0 * quick * whole * wide * bias

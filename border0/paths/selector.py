@@ -13,9 +13,11 @@ from border0.paths.limits import (
     CLEAR_HOLD,
     CLEAR_MARGIN,
     DATA_HOLD_DOWN,
+    FAIR_MARGIN,
     HOLD,
     HOLD_DOWN,
     HOLD_DOWN_MOST,
+    LONG_HOLD,
     LOSS_LEFT,
     MARGIN,
     MARGIN_POINTS,
@@ -24,7 +26,7 @@ from border0.paths.limits import (
     TRIAL_HOLD,
 )
 
-DEAD, DATA, WORSE, GONE = "dead", "data", "worse", "gone"
+_ROUNDING = 1e-6
 
 
 class Choice(Protocol):
@@ -61,25 +63,26 @@ class Choice(Protocol):
 
 
 class Selector:
-    """`current` is the path in use, `challenger` the one that may replace it soon."""
+    """`current` is the path in use, `challenger` the one that may replace it soon.
 
-    __slots__ = ("challenger", "current", "since", "since_clear")
+    Patience is a share from 0 to 1: it grows while the challenger is better by the margin, the
+    faster the more it is better, and shrinks while it is not. At 1 the challenger takes over.
+    """
+
+    __slots__ = ("_at", "_needed", "_patience", "challenger", "current")
 
     def __init__(self) -> None:
         self.current: Choice | None = None
         self.challenger: Choice | None = None
-        self.since = 0.0
-        self.since_clear: float | None = None
+        self._patience = 0.0
+        self._at = 0.0
+        self._needed = 0.0  # seconds from no patience to the end of it; 0 while it shrinks
 
     def next_deadline(self) -> float:
         """Return when patience is over."""
-        challenger = self.challenger
-        if challenger is None:
+        if self.challenger is None or not self._needed:
             return float("inf")
-        at = self.since + (TRIAL_HOLD if challenger.blemished else HOLD)
-        if self.since_clear is not None and not challenger.blemished:
-            at = min(at, self.since_clear + CLEAR_HOLD)
-        return at
+        return self._at + (1.0 - self._patience) * self._needed
 
     def decide(self, paths: Iterable[Choice], now: float) -> str | None:
         """Choose; the reason when `current` changed, else None. With nothing usable it stays."""
@@ -93,49 +96,42 @@ class Selector:
             return f"first path, {_score(best)}"
         others = [path for path in usable if path is not current and not path.data_dead]
         free = [path for path in others if path.held_until <= now]
-        if not current.usable or current.data_dead:
+        if current.usable and not current.data_dead:
+            return self._compare(current, free, now)
+        pool = free if current.usable else free or usable
+        if not pool:
             self._challenge(None, now)
-            pool = free if current.usable else free or usable
-            if not pool:
-                return None
-            best = max(pool, key=_rank)
-            why = "no answer to probes" if not current.usable else "probes pass, data does not"
-            if current.usable:
-                self._hold_down(current, DATA_HOLD_DOWN, now)
-            else:
-                self._hold_down(current, HOLD_DOWN, now)
-            reason = f"{current.describe()}: {why}; now {_score(best)}"
-            self._move(best, now)
-            return reason
-        return self._compare(current, free, now)
+            return None
+        best = max(pool, key=_rank)
+        if current.usable:
+            why = "probes pass, data does not"
+            self._hold_down(current, DATA_HOLD_DOWN, now)
+        else:
+            why = "no answer to probes"
+            self._hold_down(current, HOLD_DOWN, now)
+        reason = f"{current.describe()}: {why}; now {_score(best)}"
+        self._move(best, now)
+        return reason
 
     def _compare(self, current: Choice, free: list[Choice], now: float) -> str | None:
         best = max(free, key=_rank, default=None)
-        if best is None:
-            self._challenge(None, now)
+        mine = current.points
+        needed = self._seconds(best, current, mine, now) if best is not None else 0.0
+        if best is None or not needed:
+            self._rest(now)
             return None
-        mine, theirs = current.points, best.points
-        higher = best.tier > current.tier
-        if not higher and (best.tier < current.tier or theirs <= MARGIN * mine + MARGIN_POINTS):
-            self._challenge(None, now)
-            return None
-        if best is not self.challenger:
-            if best.blemished and now < best.tried_at + TRIAL_AGAIN:
-                self._challenge(None, now)
-                return None
-            self._challenge(best, now)
-        if higher or theirs > CLEAR_MARGIN * mine + MARGIN_POINTS:
-            if self.since_clear is None:
-                self.since_clear = now
-        else:
-            self.since_clear = None
-        if now < self.next_deadline():
+        self._challenge(best, now)
+        if self._needed:
+            self._patience += (now - self._at) / self._needed
+        self._at = now
+        self._needed = needed
+        if self._patience < 1.0 - _ROUNDING:
             return None
         loss = current.lost
         if loss >= LOSS_LEFT:
             why = f"loses {100 * loss:.1f} % of what we send"
             self._hold_down(current, HOLD_DOWN, now)
-        elif higher:
+        elif best.tier > current.tier:
             why = "too small for the packets"
         else:
             why = f"scores {mine:.1f}"
@@ -145,15 +141,45 @@ class Selector:
         self._move(best, now)
         return reason
 
+    def _seconds(self, best: Choice, current: Choice, mine: float, now: float) -> float:
+        """Return how long `best` must stay this much better, 0 when it is not better enough."""
+        if best.blemished and best is not self.challenger and now < best.tried_at + TRIAL_AGAIN:
+            return 0.0
+        if best.tier < current.tier:
+            return 0.0
+        theirs = best.points - MARGIN_POINTS
+        if best.tier == current.tier and theirs <= MARGIN * mine:
+            return 0.0
+        if best.blemished:
+            return TRIAL_HOLD
+        if best.tier > current.tier or theirs > CLEAR_MARGIN * mine:
+            return CLEAR_HOLD
+        return HOLD if theirs > FAIR_MARGIN * mine else LONG_HOLD
+
+    def _rest(self, now: float) -> None:
+        """Nothing is better by the margin: patience shrinks, and at 0 the challenge is over."""
+        if self.challenger is None:
+            return
+        if not self._needed:
+            self._patience -= (now - self._at) / LONG_HOLD
+        else:
+            self._patience += (now - self._at) / self._needed
+        self._at = now
+        self._needed = 0.0
+        if self._patience <= 0.0 or self.challenger.blemished or not self.challenger.usable:
+            self._challenge(None, now)
+
     def _challenge(self, path: Choice | None, now: float) -> None:
         if path is self.challenger:
             return
         before = self.challenger
         if before is not None and before.blemished and before.lost >= LOSS_LEFT:
             before.tried_at = now
+        if path is None or path.blemished or before is None:
+            self._patience = 0.0
+            self._needed = 0.0
+            self._at = now
         self.challenger = path
-        self.since = now
-        self.since_clear = None
 
     @staticmethod
     def _hold_down(path: Choice, least: float, now: float, blemish: bool = True) -> None:
@@ -163,8 +189,7 @@ class Selector:
         path.blemished = path.blemished or blemish
 
     def _move(self, path: Choice, now: float) -> None:
-        self.challenger = None
-        self.since_clear = None
+        self._challenge(None, now)
         self.current = path
         path.chosen_at = now
         path.blemished = False
