@@ -10,37 +10,26 @@ from collections.abc import Hashable, Sequence
 from typing import cast
 
 from border0.netstack.ratelimit import TokenBucket
+from border0.paths import cadence
 from border0.paths import punch as punching
 from border0.paths.address import Address
-from border0.paths.candidates import DISCOVERED, STATIC, Candidate, is_local, sift
+from border0.paths.cadence import ACTIVE, COLD, LEAST_GAP
+from border0.paths.candidates import STATIC, Candidate
 from border0.paths.channel import Channel
 from border0.paths.events import DataBlocked, InnerMtuChanged, Left, Observed, PathsLost, Switched
 from border0.paths.limits import (
-    ACTIVE_FOR,
     ANSWER_BURST,
     ANSWER_RATE,
     CANDIDATES,
-    COLD_AFTER,
     DEAD_KEPT,
     DISCOVERED_KEPT,
-    DISCOVERY_BURST,
-    DISCOVERY_RATE,
     FOLLOW_UP,
     NEWS_BURST,
     NEWS_RATE,
     OPENER_WAIT,
-    PATHS,
-    PROBE_ACTIVE,
-    PROBE_IDLE,
-    PROBE_IDLE_SPREAD,
-    PROBE_IDLE_STANDBY,
-    PROBE_STANDBY,
-    PROBE_TRIAL,
-    PROBE_WATCH,
     STRANGER_RETRY,
     UNHEARD,
 )
-from border0.paths.limits import DISCOVERED as MOST_DISCOVERED
 from border0.paths.outlet import Outlet
 from border0.paths.path import DEAD, NEVER, OPENER, PROBE, SIZE, UNTRIED, VALID, Path
 from border0.paths.pmtu import inner_mtu
@@ -60,15 +49,12 @@ from border0.paths.probe import (
     pack_pong,
 )
 from border0.paths.receipts import DataCounts, PingWindows
+from border0.paths.roster import Roster
 from border0.paths.selector import Selector
 
 Endpoint = Hashable
 
-ACTIVE, IDLE, COLD = 2, 1, 0
-_IPV4_HEADERS, _IPV6_HEADERS = 28, 48
 _NEWS_AGAIN = 1.0
-_LEAST_GAP = 0.05
-_NUMBERS = 65_535
 # How many candidates a first handshake goes to.
 HANDSHAKE_COPIES = 8
 
@@ -93,23 +79,19 @@ class PathSet:
         self.public_key = public_key
         self.channel = channel
         self.path_key = path_key
-        self.require_inner = require_inner
         self.hold = hold
         self.scheduled = NEVER  # the earliest deadline that the prober has noted for us
-        self.paths: dict[Endpoint, Path] = {}
         self.selector = Selector()
+        self._roster = Roster(outlet, self.selector, require_inner)
+        self.paths = self._roster.paths
         self.fallback: Endpoint | None = None
-        self.generation = 0  # of the peer's candidates
         self.nat = 0
-        self.refused = 0
         self.last_data = -NEVER
         self.last_reason = ""
         self.last_switch = -NEVER
         self.switches = 0
         self.inner_mtu: int | None = None  # of the path in use
         self._outlet = outlet
-        self._numbers: dict[int, Path] = {}
-        self._number = 0
         self._windows = PingWindows()
         self._counts = DataCounts()
         self._last_asked = -NEVER
@@ -117,7 +99,6 @@ class PathSet:
         self._lost = False
         self._blocked = False
         self._answers = TokenBucket(ANSWER_RATE, ANSWER_BURST)
-        self._discoveries = TokenBucket(DISCOVERY_RATE, DISCOVERY_BURST)
         self._news = TokenBucket(NEWS_RATE, NEWS_BURST)
 
     # What others ask
@@ -129,12 +110,8 @@ class PathSet:
 
     def mode(self, now: float) -> int:
         """Return how much the peer is used: ACTIVE, IDLE or COLD."""
-        quiet = now - self.last_data
-        if quiet < ACTIVE_FOR:
-            return ACTIVE
-        if self.hold or quiet < COLD_AFTER or now - self._last_asked < ACTIVE_FOR:
-            return IDLE
-        return COLD
+        asked = now - self._last_asked
+        return cadence.mode(now - self.last_data, asked, self.hold)
 
     def destination(self) -> Endpoint | None:
         """Return where data goes: the path in use, else what WireGuard itself would take."""
@@ -166,45 +143,23 @@ class PathSet:
         own: bool = False,
         wait: float = OPENER_WAIT,
     ) -> None:
-        """Take a list of where the peer may be; an older generation than the newest is ignored.
+        """Take a list of where the peer may be; see `Roster.offer`."""
+        self._roster.offer(generation, offered, now, own, wait)
 
-        `own`: the list stands in this machine's own file; it has no generation and adds only.
-        """
-        if not own:
-            if generation < self.generation:
-                return
-            newer = generation > self.generation
-            self.generation = generation
-        candidates, refused = sift(offered, self._outlet.rules, own)
-        self.refused += refused
-        listed = set()
-        for kind, address in candidates:
-            endpoint = self._outlet.resolve(address)
-            if endpoint is None:
-                continue
-            listed.add(endpoint)
-            path = self.paths.get(endpoint)
-            if path is None:
-                path = self._add(endpoint, address, kind, now, wait)
-            elif not own and newer:
-                path.kind = kind
-                if path.state is not VALID:
-                    path.punch.again(now, wait)
-                    path.retries = 0
-        if own:
-            return
-        for endpoint, path in list(self.paths.items()):
-            if endpoint in listed or path.address is None or path.kind == DISCOVERED:
-                continue
-            if path.kind != STATIC:
-                path.kind = DISCOVERED  # it stays while it answers
-                if path.state is not VALID:
-                    self._drop(path)
+    @property
+    def generation(self) -> int:
+        """The edition of the peer's candidates that we have."""
+        return self._roster.generation
+
+    @property
+    def refused(self) -> int:
+        """How many addresses were not looked at."""
+        return self._roster.refused
 
     def add_relay(self, endpoint: Endpoint, method: str, bias: float, now: float) -> Path:
         """Add a way that is no address; the endpoint's datagrams are the caller's to carry."""
         path = self.paths.get(endpoint)
-        return path or self._add(endpoint, None, 0, now, 0.0, method, bias)
+        return path or self._roster.add(endpoint, None, 0, now, 0.0, method, bias)
 
     def remove_path(self, endpoint: Endpoint, now: float) -> None:
         """Forget a way."""
@@ -212,69 +167,17 @@ class PathSet:
         if path is not None:
             path.die()
             self._choose(now)
-            self._drop(path)
+            self._roster.drop(path)
 
-    def _add(
-        self,
-        endpoint: Endpoint,
-        address: Address | None,
-        kind: int,
-        now: float,
-        wait: float,
-        method: str = "",
-        bias: float = 1.0,
-    ) -> Path:
-        if len(self.paths) >= PATHS:
-            spare = [path for path in self.paths.values() if not path.in_use]
-            self._drop(min(spare, key=lambda path: (path.state is VALID, path.last_heard)))
-        self._number = self._number % _NUMBERS + 1
-        while self._number in self._numbers:
-            self._number = self._number % _NUMBERS + 1
-        headers = 0
-        opener = False
-        if address is not None:
-            ipv4 = len(address[0]) == 4
-            headers = _IPV4_HEADERS if ipv4 else _IPV6_HEADERS
-            method = "udp4" if ipv4 else "udp6"
-            opener = bool(self._outlet.opener_hops) and not is_local(address)
-        path = Path(
-            endpoint,
-            address,
-            kind,
-            self._number,
-            method=method,
-            headers=headers,
-            ceiling=self._outlet.ceiling,
-            bias=bias,
-            punch=punching.Punch(opener, now, wait),
-            require_inner=self.require_inner,
-            now=now,
-        )
-        self.paths[endpoint] = self._numbers[path.number] = path
-        return path
+    def set_require_inner(self, size: int) -> None:
+        """Say which inner packets shall pass, in bytes; 0 for any."""
+        self._roster.require_inner = size
+        for path in self.paths.values():
+            path.require_inner = size
 
-    def _drop(self, path: Path) -> None:
-        self.paths.pop(path.endpoint, None)
-        self._numbers.pop(path.number, None)
-        self.selector.forget(path)
-
-    def _discover(self, source: Endpoint, now: float) -> Path | None:
-        """Make a candidate of a source that the peer proved to send from; None when it may not be.
-
-        No data goes there before a PING of ours was answered from there.
-        """
-        address = self._outlet.origin(source)
-        if address is None or self._outlet.rules.refusal(address) is not None:
-            return None
-        if not self._discoveries.allow(now):
-            return None
-        known = [path for path in self.paths.values() if path.removable]
-        if len(known) >= MOST_DISCOVERED:
-            spare = [path for path in known if path.state is not VALID]
-            if not spare:
-                return None
-            self._drop(min(spare, key=lambda path: max(path.created, path.last_heard)))
-        return self._add(source, address, DISCOVERED, now, 0.0)
+    def apply_rules(self) -> None:
+        """Forget the ways that are forbidden now."""
+        self._roster.apply_rules()
 
     # What comes in
 
@@ -293,7 +196,7 @@ class PathSet:
         path = self.paths.get(source)
         address = path.address if path else self._outlet.origin(source)
         if path is None and address is not None and self._outlet.rules.refusal(address):
-            self.refused += 1
+            self._roster.refused += 1
             return
         got = self._windows.note(ping.path, ping.sequence)
         self._last_asked = now
@@ -309,7 +212,7 @@ class PathSet:
             )
             self._send(source, pack_pong(pong))
         if path is None:
-            path = self._discover(source, now)
+            path = self._roster.discover(source, now)
             if path is None:
                 return
         path.last_heard = now
@@ -319,12 +222,12 @@ class PathSet:
                 # The peer prefers this way; see at once whether ours still answers.
                 if now - current.last_heard > current.trip.timeout():
                     current.hurried = True
-        elif now - path.last_ping > _LEAST_GAP:
+        elif now - path.last_ping > LEAST_GAP:
             path.punch.heard(now)
             path.hurried = True
 
     def _receive_pong(self, pong: Pong, now: float) -> None:
-        path = self._numbers.get(pong.path)
+        path = self._roster.numbered(pong.path)
         if path is None or not path.answered(pong.sequence, pong.token, pong.got, pong.data, now):
             return
         if pong.seen != path.seen:
@@ -376,7 +279,7 @@ class PathSet:
         self.fallback = source
         moved = self.use(now) if active else False
         if path is None:
-            return self._discover(source, now) is not None or moved
+            return self._roster.discover(source, now) is not None or moved
         path.last_heard = now
         return moved
 
@@ -421,27 +324,9 @@ class PathSet:
 
     # Time
 
-    def _interval(self, path: Path, mode: int, now: float) -> float:
-        """Return the seconds between PINGs of a path that answers or did."""
-        if mode == COLD:
-            return NEVER
-        if path.state is DEAD:
-            alone = self.current is path or self._lost
-            return path.retry_after() if mode == ACTIVE or alone else PROBE_IDLE_STANDBY
-        if path.misses:
-            return FOLLOW_UP
-        if path.in_use:
-            if mode == IDLE:
-                return PROBE_IDLE + PROBE_IDLE_SPREAD * 5 * (path.jitter - 0.9)
-            return (PROBE_WATCH if path.suspicious(now) else PROBE_ACTIVE) * path.jitter
-        if path is self.selector.challenger:
-            return PROBE_TRIAL if path.blemished else PROBE_WATCH
-        return (PROBE_STANDBY if mode == ACTIVE else PROBE_IDLE_STANDBY) * path.jitter
-
     def _ping_at(self, path: Path, mode: int, now: float) -> float:
-        if path.hurried and mode != COLD:
-            return path.last_ping + _LEAST_GAP
-        return path.last_ping + self._interval(path, mode, now)
+        challenges = path is self.selector.challenger
+        return cadence.ping_at(path, mode, challenges, self._lost, now)
 
     def next_deadline(self, now: float) -> float:
         """Return when `expire` wants to be called."""
@@ -502,7 +387,7 @@ class PathSet:
             return
         kept = DISCOVERED_KEPT if path.state is UNTRIED else DEAD_KEPT
         if now - max(path.created, path.last_heard) > kept:
-            self._drop(path)
+            self._roster.drop(path)
 
     def _choose(self, now: float) -> None:
         before = self.current
@@ -566,20 +451,12 @@ class PathSet:
                 path.restart(now)
                 self.selector.forget(path)
             else:
-                self._drop(path)
-        self.selector = Selector()
-        self.generation = 0
+                self._roster.drop(path)
+        self.selector = self._roster.selector = Selector()
+        self._roster.generation = 0
         self._windows = PingWindows()
         self._counts = DataCounts()
         self._lost = self._blocked = False
-
-    def apply_rules(self) -> None:
-        """Forget the ways that are forbidden now."""
-        rules = self._outlet.rules
-        for path in list(self.paths.values()):
-            own = path.kind == STATIC
-            if path.address is not None and rules.refusal(path.address, own) is not None:
-                self._drop(path)
 
     def send_failed(self, endpoint: Endpoint, certain: bool, now: float) -> bool:
         """A send to `endpoint` failed; whether that is a way of this peer."""

@@ -26,6 +26,7 @@ from border0.paths.limits import LATE_CLOCK, MTU_USUAL, OPENER_HOPS, RETIRED_CHA
 from border0.paths.outlet import Datagram, Outlet
 from border0.paths.path import NEVER
 from border0.paths.pathset import PathSet
+from border0.paths.status import PeerStatus
 from border0.wireguard.noise import StaticKey
 
 Endpoint = Hashable
@@ -92,9 +93,8 @@ class Prober:
         """
         known = self.peers.get(public_key)
         if known is not None and known.path_key == path_key:
-            known.require_inner, known.hold = require_inner, hold
-            for path in known.paths.values():
-                path.require_inner = require_inner
+            known.hold = hold
+            known.set_require_inner(require_inner)
             self._note(known, now)
             return known
         keys = derive(self._key, self._static, path_key, public_key)
@@ -193,6 +193,10 @@ class Prober:
         self._outlet.rules = rules
         for peer in self.peers.values():
             peer.apply_rules()
+
+    def status(self, now: float) -> list[PeerStatus]:
+        """Return what is known of every peer, in the order of the keys."""
+        return [PeerStatus(self.peers[key], now) for key in sorted(self.peers)]
 
     # Datagrams in
 
