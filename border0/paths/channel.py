@@ -96,6 +96,8 @@ class Channel:
 
     def open(self, data: bytes) -> bytes | None:
         """Return the body of a fresh packet of the peer, else None; then nothing has changed."""
+        if len(data) <= OVERHEAD:
+            return None
         header = data[:HEADER_SIZE]
         try:
             body = self._decrypt(bytes(4) + header[12:], data[HEADER_SIZE:], header)

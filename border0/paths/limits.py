@@ -82,7 +82,6 @@ MTU_TRIES = 3
 MTU_AGAIN = 600.0
 MTU_CONFIRM = 10.0
 WIREGUARD_OVERHEAD = 32
-INNER_LEAST = 516  # 576 less the headers of IPv4, UDP and WireGuard
 INNER_IPV6 = 1280
 
 # Hole punching.

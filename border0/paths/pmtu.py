@@ -8,7 +8,6 @@ bit without the kernel's own path MTU (Linux IP_PMTUDISC_PROBE), else fragments 
 
 from border0.paths.limits import (
     INNER_IPV6,
-    INNER_LEAST,
     MTU_AGAIN,
     MTU_BASE,
     MTU_CONFIRM,
@@ -25,7 +24,7 @@ NEVER = float("inf")
 
 def inner_mtu(wire: int, headers: int) -> int:
     """Return the largest inner packet on a path: a multiple of 16, since WireGuard pads to that."""
-    return max((wire - headers - WIREGUARD_OVERHEAD) & ~15, INNER_LEAST & ~15)
+    return (wire - headers - WIREGUARD_OVERHEAD) & ~15
 
 
 def carries_ipv6(wire: int, headers: int) -> bool:
@@ -40,13 +39,23 @@ class MtuSearch:
     the first round after a black hole what was confirmed before it.
     """
 
-    __slots__ = ("_again", "_assumed", "_confirm_at", "_tries", "ceiling", "confirmed", "failed")
+    __slots__ = (
+        "_again",
+        "_assumed",
+        "_confirm_at",
+        "_doubted",
+        "_tries",
+        "ceiling",
+        "confirmed",
+        "failed",
+    )
 
     def __init__(self, ceiling: int) -> None:
         self.ceiling = max(ceiling, MTU_LEAST)
         self.confirmed = MTU_LEAST
         self.failed = self.ceiling + 1  # the least size known not to pass
         self._assumed = min(MTU_BASE, self.ceiling)  # 0: `confirmed` is what counts
+        self._doubted = False  # `_assumed` did not pass lately
         self._tries: dict[int, int] = {}  # sizes of this round: how often they were lost
         self._again = NEVER
         self._confirm_at = NEVER
@@ -106,7 +115,9 @@ class MtuSearch:
         self.confirmed = max(self.confirmed, size)
         if size >= self.failed:
             self.failed = self.ceiling + 1
-        if self.confirmed >= self._assumed and self.confirmed >= min(MTU_BASE, self.ceiling):
+        # After a black hole the old size is known to be wrong: any usual size is better.
+        enough = min(MTU_BASE, self.ceiling) if self._doubted else self._assumed
+        if self.confirmed >= enough:
             self._assumed = 0
         for smaller in [tried for tried in self._tries if tried <= size]:
             del self._tries[smaller]
@@ -139,6 +150,7 @@ class MtuSearch:
 
     def _black_hole(self, now: float) -> None:
         self._assumed = self.confirmed
+        self._doubted = True
         self.failed = self.confirmed
         self.confirmed = MTU_LEAST
         self._again = NEVER
@@ -149,6 +161,7 @@ class MtuSearch:
         if self._tries:
             return
         self._assumed = 0
+        self._doubted = False
         if self.failed - self.confirmed <= MTU_STEP or self.confirmed >= self.ceiling:
             if self._again == NEVER:
                 self._again = now + MTU_AGAIN
@@ -161,7 +174,8 @@ class MtuSearch:
         """The network has changed: search from the start, using what was known until then."""
         if ceiling is not None:
             self.ceiling = max(ceiling, MTU_LEAST)
-        self._assumed = min(max(self.size, MTU_LEAST), self.ceiling)
+        self._assumed = min(self.size, self.ceiling)
+        self._doubted = False
         self.confirmed = MTU_LEAST
         self.failed = self.ceiling + 1
         self._again = self._confirm_at = NEVER
