@@ -318,9 +318,8 @@ class Prober:
             self.slept(seconds, now)
 
     def _note(self, peer: PathSet, now: float) -> None:
-        at = peer.next_deadline(now)
+        at = max(peer.next_deadline(now), now + _SOON)
         if at < peer.scheduled:
-            at = max(at, now + _SOON)
             peer.scheduled = at
             self._count += 1
             heappush(self._heap, (at, self._count, peer))

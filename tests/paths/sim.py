@@ -211,7 +211,7 @@ class World:
             if self._queue:
                 moments.append(self._queue[0][0])
             at = min((moment for moment in moments if moment is not None), default=until)
-            if at > until:
+            if at >= until:
                 self.now = until
                 return
             self.now = max(self.now, at)
