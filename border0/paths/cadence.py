@@ -22,14 +22,11 @@ ACTIVE, IDLE, COLD = 2, 1, 0
 LEAST_GAP = 0.05
 
 
-def mode(quiet: float, asked: float, hold: bool) -> int:
-    """Return how much a peer is used.
-
-    `quiet`, `asked`: seconds since the last data and since the peer's last probe.
-    """
+def mode(quiet: float, hold: bool) -> int:
+    """Return how much a peer is used; `quiet`: seconds since the last data."""
     if quiet < ACTIVE_FOR:
         return ACTIVE
-    return IDLE if hold or quiet < COLD_AFTER or asked < ACTIVE_FOR else COLD
+    return IDLE if hold or quiet < COLD_AFTER else COLD
 
 
 def ping_at(path: Path, used: int, challenges: bool, lost: bool, now: float) -> float:

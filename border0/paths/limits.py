@@ -77,7 +77,6 @@ MTU_BASE = 1280
 MTU_FIRST = (1280, 1420, 1500)
 MTU_JUMBO = (4000, 8000, 9000)
 MTU_USUAL = 1500
-MTU_STEP = 8  # the search ends when the unknown is this small
 MTU_TRIES = 3
 MTU_AGAIN = 600.0
 MTU_CONFIRM = 10.0

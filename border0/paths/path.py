@@ -137,7 +137,7 @@ class Path:
         self.trip = RoundTrip()
         self.probes = ProbeReceipts()
         self.data = DataReceipts()
-        self.mtu = MtuSearch(ceiling)
+        self.mtu = MtuSearch(ceiling, headers)
         self._left_with = self._remembered = 0.0
         self._left_at = 0.0
         # The selector's.

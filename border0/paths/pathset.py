@@ -18,6 +18,7 @@ from border0.paths.candidates import STATIC, Candidate
 from border0.paths.channel import Channel
 from border0.paths.events import DataBlocked, InnerMtuChanged, Left, Observed, PathsLost, Switched
 from border0.paths.limits import (
+    ACTIVE_FOR,
     ANSWER_BURST,
     ANSWER_RATE,
     CANDIDATES,
@@ -110,8 +111,11 @@ class PathSet:
 
     def mode(self, now: float) -> int:
         """Return how much the peer is used: ACTIVE, IDLE or COLD."""
-        asked = now - self._last_asked
-        return cadence.mode(now - self.last_data, asked, self.hold)
+        return cadence.mode(now - self.last_data, self.hold)
+
+    def _curious(self, mode: int, now: float) -> bool:
+        """Whether ways that never answered are tried: it is used, or the peer tries as well."""
+        return mode != COLD or now - self._last_asked < ACTIVE_FOR
 
     def destination(self) -> Endpoint | None:
         """Return where data goes: the path in use, else what WireGuard itself would take."""
@@ -264,7 +268,7 @@ class PathSet:
     def _receive_bye(self, now: float) -> None:
         for path in self.paths.values():
             path.die()
-        self.last_data = -NEVER
+        self.last_data = self._last_asked = -NEVER
         self._outlet.events.append(Left(self.public_key))
         self._choose(now)
 
@@ -331,13 +335,15 @@ class PathSet:
     def next_deadline(self, now: float) -> float:
         """Return when `expire` wants to be called."""
         mode = self.mode(now)
+        curious = self._curious(mode, now)
         at = self.selector.next_deadline()
         for path in self.paths.values():
             at = min(at, path.next_overdue())
-            if mode == COLD:
-                continue
             if path.state is UNTRIED:
-                at = min(at, path.punch.next_deadline())
+                if curious:
+                    at = min(at, path.punch.next_deadline())
+                continue
+            if mode == COLD:
                 continue
             at = min(at, self._ping_at(path, mode, now))
             if path.state is VALID:
@@ -350,13 +356,13 @@ class PathSet:
     def expire(self, now: float) -> None:
         """Do what is due at `now`."""
         mode = self.mode(now)
+        curious = self._curious(mode, now)
         for path in list(self.paths.values()):
             path.expire(now)
-            if mode == COLD:
-                continue
             if path.state is UNTRIED:
-                self._punch(path, now)
-            else:
+                if curious:
+                    self._punch(path, now)
+            elif mode != COLD:
                 self._keep(path, mode, now)
             self._age(path, now)
         self._choose(now)
@@ -364,7 +370,8 @@ class PathSet:
     def _punch(self, path: Path, now: float) -> None:
         due = path.punch.next_deadline() <= now
         if due and path.address is not None and not self._outlet.strangers.allow(now):
-            path.punch.postpone(now + STRANGER_RETRY)
+            # By chance, so that no address waits for ever behind the same others.
+            path.punch.postpone(now + STRANGER_RETRY * (1.0 + 9.0 * self._outlet.fraction()))
             return
         action = path.punch.take(now)
         if action:

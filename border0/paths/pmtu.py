@@ -14,17 +14,18 @@ from border0.paths.limits import (
     MTU_FIRST,
     MTU_JUMBO,
     MTU_LEAST,
-    MTU_STEP,
     MTU_TRIES,
     WIREGUARD_OVERHEAD,
 )
 
 NEVER = float("inf")
+_PADDING = 16
 
 
 def inner_mtu(wire: int, headers: int) -> int:
     """Return the largest inner packet on a path: a multiple of 16, since WireGuard pads to that."""
-    return (wire - headers - WIREGUARD_OVERHEAD) & ~15
+    room = wire - headers - WIREGUARD_OVERHEAD
+    return room - room % _PADDING
 
 
 def carries_ipv6(wire: int, headers: int) -> bool:
@@ -33,7 +34,7 @@ def carries_ipv6(wire: int, headers: int) -> bool:
 
 
 class MtuSearch:
-    """`ceiling`: the largest packet that our own interface sends.
+    """`ceiling`: the largest packet that our own interface sends; `headers`: of IP and UDP.
 
     `size` is what may be used now: 1,280 is assumed until the first round has told, and during
     the first round after a black hole what was confirmed before it.
@@ -44,13 +45,15 @@ class MtuSearch:
         "_assumed",
         "_confirm_at",
         "_doubted",
+        "_overhead",
         "_tries",
         "ceiling",
         "confirmed",
         "failed",
     )
 
-    def __init__(self, ceiling: int) -> None:
+    def __init__(self, ceiling: int, headers: int) -> None:
+        self._overhead = headers + WIREGUARD_OVERHEAD
         self.ceiling = max(ceiling, MTU_LEAST)
         self.confirmed = MTU_LEAST
         self.failed = self.ceiling + 1  # the least size known not to pass
@@ -162,13 +165,27 @@ class MtuSearch:
             return
         self._assumed = 0
         self._doubted = False
-        if self.failed - self.confirmed <= MTU_STEP or self.confirmed >= self.ceiling:
+        middle = self._next()
+        if not middle:
             if self._again == NEVER:
                 self._again = now + MTU_AGAIN
             self._confirm_at = now + MTU_CONFIRM
             return
-        middle = (self.confirmed + self.failed) // 2 & ~3
-        self._tries = {max(middle, self.confirmed + 1): 0}
+        self._tries = {middle: 0}
+
+    def _next(self) -> int:
+        """Return the size to try between what passes and what does not, 0 when that is known.
+
+        Only sizes that fit a multiple of 16 inside are worth knowing.
+        """
+        low, high = self.confirmed, self.failed
+        if low >= self.ceiling:
+            return 0
+        middle = (low + high) // 2
+        middle -= (middle - self._overhead) % _PADDING
+        if middle <= low:
+            middle += _PADDING
+        return middle if middle < high else 0
 
     def restart(self, ceiling: int | None = None) -> None:
         """The network has changed: search from the start, using what was known until then."""

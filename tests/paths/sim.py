@@ -88,18 +88,12 @@ class Way:
 class Side:
     def __init__(self, number: int, seed: int, rules: Rules | None, ceiling: int) -> None:
         chance = random.Random(seed * 2 + number)
-        private = chance.randbytes(32)
+        self._private = chance.randbytes(32)
+        self._rules, self._ceiling = rules, ceiling
         self.number = number
-        self.public = StaticKey(private).public
+        self.public = StaticKey(self._private).public
         self.random_bytes = chance.randbytes
-        self.prober = Prober(
-            private,
-            random_bytes=chance.randbytes,
-            resolve=lambda address: address,
-            origin=lambda endpoint: endpoint,  # type: ignore[arg-type,return-value]
-            rules=rules,
-            ceiling=ceiling,
-        )
+        self.prober = self._run()
         self.peer: PathSet = None  # type: ignore[assignment]
         self.rate = 0.0  # data messages per second
         self.data_size = 1000
@@ -107,6 +101,20 @@ class Side:
         self.sent = 0
         self.last_arrival = 0.0
         self.events: list[tuple[float, Event]] = []
+
+    def _run(self) -> Prober:
+        return Prober(
+            self._private,
+            random_bytes=self.random_bytes,
+            resolve=lambda address: address,
+            origin=lambda endpoint: endpoint,  # type: ignore[arg-type,return-value]
+            rules=self._rules,
+            ceiling=self._ceiling,
+        )
+
+    def restart(self) -> None:
+        """The process ends without a word and begins anew, with another path key."""
+        self.prober = self._run()
 
     @property
     def switches(self) -> list[tuple[float, Switched]]:
@@ -145,14 +153,10 @@ class World:
             side.peer = side.prober.set_peer(
                 other.public, other.prober.path_key, self.now, hold=hold
             )
-        for side in self.sides:
-            remote = 1 - side.number
-            side.prober.offer(
-                self.sides[remote].public,
-                1,
-                [(REFLEXIVE, way.ends[remote]) for way in self.ways],
-                self.now,
-            )
+        for side, other in (self.sides, self.sides[::-1]):
+            own = [(REFLEXIVE, way.ends[other.number]) for way in self.ways]
+            other.prober.set_own(own)
+            side.prober.offer(other.public, other.prober.generation, own, self.now)
 
     def flow(self, rate: float, size: int = 1000, sides: tuple[int, ...] = (0, 1)) -> None:
         """Both sides (or those named) send data messages at a rate from now on."""

@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.paths.limits import MTU_LEAST, MTU_STEP
+from border0.paths.limits import MTU_LEAST
 from border0.paths.pmtu import MtuSearch, carries_ipv6, inner_mtu
 
 
@@ -23,7 +23,7 @@ def go(search: MtuSearch, passes: int, now: float = 0.0, rounds: int = 200) -> i
 
 class SearchTests(SynchronousTestCase):
     def test_the_usual_size_takes_one_round(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         self.assertEqual((search.size, search.settled), (1280, False))
         self.assertEqual(search.wanted(set()), [1280, 1420, 1500])
         self.assertEqual(search.wanted({1280, 1500}), [1420])
@@ -33,15 +33,16 @@ class SearchTests(SynchronousTestCase):
     @settings(max_examples=300, derandomize=True, database=None, deadline=None)
     @given(st.integers(MTU_LEAST, 9000), st.sampled_from([1280, 1420, 1500, 9000]))
     def test_it_finds_every_size(self, passes: int, ceiling: int) -> None:
-        search = MtuSearch(ceiling)
+        search = MtuSearch(ceiling, 28)
         sent = go(search, passes)
         self.assertLessEqual(search.size, min(passes, ceiling))
-        self.assertGreater(search.size, min(passes, ceiling) - MTU_STEP)
+        # Exactly as large an inner packet as would pass.
+        self.assertEqual(inner_mtu(search.size, 28), inner_mtu(min(passes, ceiling), 28))
         self.assertTrue(search.settled)
         self.assertLess(sent, 60)
 
     def test_a_black_hole_is_noticed_and_left(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         go(search, 1500)
         self.assertEqual(search.next_deadline(True), 10.0)
         search.expire(True, 10.0)
@@ -54,18 +55,18 @@ class SearchTests(SynchronousTestCase):
         search.answered(1280, 10.7)
         self.assertEqual(search.size, 1280)
         go(search, 1400, 11.0)
-        self.assertTrue(1392 < search.size <= 1400)
+        self.assertEqual(inner_mtu(search.size, 28), 1328)
 
     def test_from_1280_to_1124(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         go(search, 1280)
-        self.assertTrue(1280 <= search.size <= 1280)
+        self.assertEqual(inner_mtu(search.size, 28), 1216)
         search.doubt()
         go(search, 1124)
-        self.assertTrue(1116 < search.size <= 1124, search.size)
+        self.assertEqual(search.size, 1116)
 
     def test_it_grows_again_after_ten_minutes(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         go(search, 1300)
         search.expire(False, 599.0)
         self.assertFalse(search.searching)
@@ -78,27 +79,27 @@ class SearchTests(SynchronousTestCase):
         self.assertEqual(search.size, 1500)
 
     def test_our_own_system_refuses(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         search.refused(1420, 0.0)
         self.assertEqual(search.wanted(set()), [1280])
         go(search, 1500)
-        self.assertTrue(1412 <= search.size < 1420, search.size)
+        self.assertEqual(inner_mtu(search.size, 28), 1344)
         search.refused(1000, 1.0)
         go(search, 999, 1.0)
-        self.assertTrue(991 < search.size <= 999, search.size)
+        self.assertEqual(inner_mtu(search.size, 28), 928)
 
     def test_loss_of_one_try_is_not_the_size(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         search.lost(1500, 0.0)
         search.lost(1500, 0.0)
         search.answered(1500, 0.0)
         self.assertEqual(search.size, 1500)
 
     def test_a_changed_network(self) -> None:
-        search = MtuSearch(1500)
+        search = MtuSearch(1500, 28)
         go(search, 1400)
         search.restart(9000)
-        self.assertTrue(1392 < search.size <= 1400)
+        self.assertEqual(inner_mtu(search.size, 28), 1328)
         self.assertIn(9000, search.wanted(set()))
         go(search, 9000)
         self.assertEqual(search.size, 9000)

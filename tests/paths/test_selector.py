@@ -88,7 +88,7 @@ class SelectorTests(SynchronousTestCase):
         self.assertIsNone(self.run_until(5.1, 14.9))
         at = self.run_until(15.0, 60.0)
         assert at is not None
-        self.assertAlmostEqual(at, 23.0, delta=0.2)  # and it had to pass a trial
+        self.assertApproximates(at, 23.0, 0.2)  # and it had to pass a trial
 
     def test_hold_down_doubles_to_five_minutes(self) -> None:
         self.decide(0.0)
