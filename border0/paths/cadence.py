@@ -43,6 +43,8 @@ def ping_at(path: Path, used: int, challenges: bool, lost: bool, now: float) -> 
 
 def _interval(path: Path, used: int, challenges: bool, lost: bool, now: float) -> float:
     if path.state is DEAD:
+        if lost and used == ACTIVE:
+            return PROBE_ACTIVE
         return path.retry_after() if used == ACTIVE or lost else PROBE_IDLE_STANDBY
     if path.misses:
         return FOLLOW_UP

@@ -38,7 +38,7 @@ _GRACE = 0.1
 class Sent:
     """A PING that may still be answered. `data`: the data messages sent before it."""
 
-    __slots__ = ("at", "data", "due", "missed", "purpose", "size", "token")
+    __slots__ = ("at", "data", "due", "missed", "purpose", "shifted", "size", "token")
 
     def __init__(
         self, at: float, due: float, token: bytes, size: int, purpose: int, data: int
@@ -50,6 +50,7 @@ class Sent:
         self.purpose = purpose
         self.data = data
         self.missed = False
+        self.shifted = False  # how long the answer took cannot be told
 
 
 class Path:
@@ -213,7 +214,7 @@ class Path:
         self.last_reply = self.last_heard = now
         self.misses = 0
         self.retries = 0
-        if sent.size <= LEAST_PING:
+        if sent.size <= LEAST_PING and not sent.shifted:
             self.trip.sample(max(now - sent.at, 0.0))
         if self.state is not VALID:
             self.state = VALID
@@ -291,7 +292,9 @@ class Path:
     def shift(self, seconds: float) -> None:
         """We were not run for this long: nothing of it counts against the path."""
         for sent in self.outstanding.values():
+            sent.at += seconds
             sent.due += seconds
+            sent.shifted = True
         self.probes.delay(seconds)
 
     def in_flight(self) -> set[int]:

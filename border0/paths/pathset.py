@@ -28,6 +28,7 @@ from border0.paths.limits import (
     NEWS_BURST,
     NEWS_RATE,
     OPENER_WAIT,
+    PROBE_ACTIVE,
     STRANGER_RETRY,
     UNHEARD,
 )
@@ -285,6 +286,9 @@ class PathSet:
         if path is None:
             return self._roster.discover(source, now) is not None or moved
         path.last_heard = now
+        if path.state is DEAD and now - path.last_ping > PROBE_ACTIVE:
+            path.hurried = True
+            return True
         return moved
 
     # What goes out

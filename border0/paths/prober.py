@@ -75,6 +75,7 @@ class Prober:
         self._epoch = 0
         self._heap: list[tuple[float, int, PathSet]] = []
         self._count = 0
+        self._last = 0.0  # when we were called last
 
     # Peers
 
@@ -204,6 +205,7 @@ class Prober:
         """Take a datagram that is not WireGuard's; whether it has the form of a probe."""
         if not looks_like_probe(data):
             return False
+        self._called(now)
         peer = self._indices.get(index_of(data))
         if peer is None:
             self.unknown += 1
@@ -301,9 +303,8 @@ class Prober:
 
     def expire(self, now: float) -> None:
         """Do what is due at `now`."""
+        self._called(now)
         heap = self._heap
-        if heap and now - heap[0][0] > LATE_CLOCK:
-            self._late(now - heap[0][0], now)
         while heap and heap[0][0] <= now:
             at, _, peer = heappop(heap)
             if at == peer.scheduled:
@@ -311,11 +312,16 @@ class Prober:
                 peer.expire(now)
                 self._note(peer, now)
 
-    def _late(self, seconds: float, now: float) -> None:
+    def _called(self, now: float) -> None:
+        """Notice that we were not called when we wanted to be: the machine or process stood."""
+        stood = now - self._last
+        self._last = now
+        if stood <= LATE_CLOCK or not self._heap or now - self._heap[0][0] <= LATE_CLOCK:
+            return
         for peer in self.peers.values():
-            peer.shift(seconds)
-        if seconds > SLEPT:
-            self.slept(seconds, now)
+            peer.shift(stood)
+        if stood > SLEPT:
+            self.slept(stood, now)
 
     def _note(self, peer: PathSet, now: float) -> None:
         at = max(peer.next_deadline(now), now + _SOON)

@@ -154,7 +154,8 @@ class Selector:
             return TRIAL_HOLD
         if best.tier > current.tier or theirs > CLEAR_MARGIN * mine:
             return CLEAR_HOLD
-        return HOLD if theirs > FAIR_MARGIN * mine else LONG_HOLD
+        soon = theirs > FAIR_MARGIN * mine or current.lost >= LOSS_LEFT
+        return HOLD if soon else LONG_HOLD
 
     def _rest(self, now: float) -> None:
         """Nothing is better by the margin: patience shrinks, and at 0 the challenge is over."""

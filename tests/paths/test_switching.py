@@ -153,10 +153,6 @@ class StayingTests(SynchronousTestCase):
         for _ in range(20):
             world.run(1.3)
             world.now += 3.0
-            for packet in [entry for entry in world._queue if entry[2] == 0]:
-                world._queue.remove(packet)  # what came meanwhile is read later, or never
-            world._queue.sort()
-            world._at(world.now, 0, None)
             side.prober.expire(world.now)
             world._flush(0)
         self.assertEqual(len(side.switches), before)
