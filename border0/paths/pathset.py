@@ -119,10 +119,10 @@ class PathSet:
         return mode != COLD or now - self._last_asked < ACTIVE_FOR
 
     def destination(self) -> Endpoint | None:
-        """Return where data goes: the path in use, else what WireGuard itself would take."""
-        current = self.selector.current
-        if current is not None and (current.usable or self.fallback is None):
-            return cast(Path, current).endpoint
+        """Return where data goes: the path in use, before the first what WireGuard would take."""
+        current = self.current
+        if current is not None:
+            return current.endpoint
         if self.fallback is not None:
             return self.fallback
         return next(iter(self.paths), None)
