@@ -154,8 +154,7 @@ class Prober:
     def want(self, public_key: bytes, now: float) -> None:
         """Look for ways to a peer, as if data waited."""
         peer = self.peers.get(public_key)
-        if peer is not None:
-            peer.use(now)
+        if peer is not None and peer.use(now):
             self._note(peer, now)
 
     # Ourselves

@@ -51,11 +51,11 @@ def switches(world: World, seconds: float) -> int:
 
 class LeavingTests(SynchronousTestCase):
     def test_a_way_dies(self) -> None:
-        for six in ((), (0,), (1,)):  # two of IPv4, IPv6 to IPv4 and the other way round
-            for rate in (100.0, 2.0, 0.2):
-                found = seconds_to_leave(lambda way: way.each(up=False), rate=rate, six=six)
-                self.assertLessEqual(median(found), 2.0)
-                self.assertLessEqual(found[-1], 2.5)
+        # Two of IPv4, IPv6 to IPv4 and the other way round.
+        for six, rate in (((), 50.0), ((), 2.0), ((), 0.2), ((0,), 20.0), ((1,), 20.0)):
+            found = seconds_to_leave(lambda way: way.each(up=False), rate=rate, six=six)
+            self.assertLessEqual(median(found), 2.0)
+            self.assertLessEqual(found[-1], 2.5)
 
     def test_one_direction_dies(self) -> None:
         def fault(way: Way) -> None:
@@ -104,7 +104,7 @@ class StayingTests(SynchronousTestCase):
 
     def mean(self, change: Callable[[World], None], *delays: float, jitter: float) -> float:
         counts = []
-        for seed in range(1, 5):
+        for seed in (1, 2, 3):
             world = self.world(*delays, jitter=jitter, seed=seed)
             change(world)
             counts.append(switches(world, 600.0))
