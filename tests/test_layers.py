@@ -14,13 +14,13 @@ LEVELS = (
     ("secrets", "tables", "keys"),
     ("prefixes", "statements", "trust"),
     ("wireguard", "netstack", "policy", "audit"),
-    ("proxies",),
+    ("proxies", "dns"),
     ("control",),
     ("connector", "node"),
     ("processes",),
     ("cli",),
 )
-PURE = ("statements", "wireguard", "netstack", "policy", "audit", "proxies")
+PURE = ("statements", "wireguard", "netstack", "policy", "audit", "proxies", "dns")
 IO_MODULES = {
     "twisted", "autobahn", "treq", "zope", "OpenSSL", "service_identity",
     "socket", "select", "asyncio", "threading", "subprocess", "os", "pathlib", "io",
