@@ -9,6 +9,7 @@ from tests.support import counterparts
 DEMANDED = [
     "asciinema",
     "curl",
+    "dig",
     "haproxy",
     "namespaces",
     "nc",
@@ -20,6 +21,7 @@ DEMANDED = [
     "postgresql-server",
     "psql",
     "psycopg",
+    "resolvconf",
     "root",
     "rsync",
     "sftp",
