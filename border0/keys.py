@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -38,6 +39,12 @@ def public_key(private_key: bytes) -> bytes:
 def encode_key(key: bytes) -> str:
     """Base64, as every WireGuard tool writes keys."""
     return base64.b64encode(key).decode()
+
+
+def fingerprint(key: bytes) -> str:
+    """What people compare: 128 bits of the key's SHA-256, in groups of four hex digits."""
+    found = hashlib.sha256(key).hexdigest()[:32]
+    return " ".join(found[i : i + 4] for i in range(0, 32, 4))
 
 
 def write_private_key(path: Path, key: bytes) -> None:

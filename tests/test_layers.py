@@ -10,7 +10,7 @@ import border0
 ROOT = Path(border0.__file__).parent
 # Lower rooms first; rooms on one level do not import each other.
 LEVELS = (
-    ("errors", "_build_info", "__init__"),
+    ("errors", "privatefile", "_build_info", "__init__"),
     ("secrets", "tables", "keys"),
     ("prefixes", "statements", "trust"),
     ("wireguard", "netstack", "policy", "audit"),

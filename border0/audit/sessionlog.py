@@ -288,6 +288,8 @@ class SessionLog:
         """Say that the recorder cannot write; `on_failure` is called once, statements stop.
 
         A session without a recording is not concerned.
+        The owner calls it from a turn of its own, never from within a call to the log: the session
+        may end at once.
         """
         if self.failed or self.ended or not self.recorded:
             return

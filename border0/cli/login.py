@@ -95,7 +95,8 @@ def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict
     from border0.keys import encode_key, generate_private_key, public_key
 
     # The key of this one sign-in: only who has started it can finish it.
-    key = encode_key(public_key(generate_private_key()))
+    public = public_key(generate_private_key())
+    key = encode_key(public)
     started = client.post(
         "/device_authorizations", {"public_key": key, "name": name, "purpose": purpose}
     )
@@ -103,8 +104,7 @@ def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict
     code = str(started.get("user_code", ""))
     if json:
         format.print_json([{"verification_uri": page, "user_code": code}])
-    command.say(f"Open {page}")
-    command.say(f"and confirm the code {code}. Waiting; Ctrl-C gives up.")
+    waiting(page, code, public)
     interval = seconds(started.get("interval"), INTERVAL)
     deadline = time.monotonic() + min(seconds(started.get("expires_in"), 600.0), LONGEST_WAIT)
     body = {"device_code": str(started.get("device_code", "")), "public_key": key}
@@ -123,6 +123,15 @@ def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict
         interval = max(asked, interval + INTERVAL) if status == "slow_down" else asked
         interval = min(interval, LONGEST_INTERVAL)
     raise Border0Error("the code was not confirmed in time; run the command again")
+
+
+def waiting(page: str, code: str, public: bytes) -> None:
+    """Say what is confirmed in the browser: the page shows the same code and key."""
+    from border0.keys import fingerprint
+
+    command.say(f"Open {page}")
+    command.say(f"and confirm the code {code}. Waiting; Ctrl-C gives up.")
+    command.say(f"The key is {fingerprint(public)}.")
 
 
 def seconds(value: Any, default: float) -> float:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from border0.audit.reading import printable
-from border0.cli import command, format
+from border0.cli import format
 from border0.errors import Border0Error, ConfigError
 
 T = TypeVar("T")
@@ -72,7 +72,7 @@ def join(
     :param before: called when nothing but the code's answer is to come.
     :return: the MemberState.
     """
-    from border0.cli.login import machine_name
+    from border0.cli.login import machine_name, waiting
     from border0.control.member.join import authorize, join
     from border0.keys import load_private_key, public_key
 
@@ -80,16 +80,12 @@ def join(
     public = public_key(load_private_key(key))
     name = options.name or machine_name()
 
-    def show(user_code: str, page: str) -> None:
-        command.say(f"Open {page}")
-        command.say(f"and confirm the code {user_code}. Waiting; Ctrl-C gives up.")
-
     async def work(reactor: Any) -> Any:
         code = options.code
         if not code:
             result = await authorize(
                 reactor, url=url, ca=options.ca, public_key=public, name=name, purpose=role,
-                show=show,
+                show=lambda user_code, page: waiting(page, user_code, public),
             )  # fmt: skip
             code = result.get("code", "")
         before()

@@ -6,7 +6,6 @@ only ports that are taken by now are changed. It starts nothing.
 
 import getpass
 import json
-import os
 import re
 import socket
 import time
@@ -16,6 +15,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from border0 import privatefile
 from border0.cli.expose import Exposed
 from border0.connector.config import DEFAULT_PORT
 from border0.connector.local import is_special
@@ -26,7 +26,7 @@ from border0.tables import read_toml
 from border0.trust import PrivateCA
 
 _CONTROL = """\
-# Written by border0 quickstart. docs/control-plane.md has every key.
+# Written by border0 quickstart at each start; only the port is kept.
 [control]
 url = {url}
 listen = [{listen}]
@@ -34,7 +34,7 @@ state_dir = "."
 """
 
 _CONNECTOR = """\
-# Written by border0 quickstart; yours to edit. docs/configuration.md has every key.
+# Written by border0 quickstart at each start; only the port and [local] are kept.
 [connector]
 name = "quickstart"
 private_key_file = "keys/connector.key"
@@ -112,14 +112,27 @@ class Home:
         secrets = self._listed("secrets")
         for item in exposed:
             if item.secret is not None:
-                write_secret(self.folder / "keys" / f"{item.name}.secret", item.secret)
+                _keep(self.folder / "keys" / f"{item.name}.secret", item.secret + "\n")
             allow += [word for word in _upstream_here(item) if word not in allow]
             name = item.reference.removeprefix("from:")
             if item.reference and name not in secrets:
                 secrets.append(name)
+        # First: once the other files are there, the demo services are not wanted again.
+        self._want(wanted)
         self._write(allow, secrets)
-        text = json.dumps({"user": f"{getpass.getuser()}@local", "sockets": wanted}, indent=1)
-        write_private(self.folder / "wanted.json", text)
+
+    def _want(self, wanted: list[dict[str, Any]]) -> None:
+        """Have these services made, and those that no start since has come to make."""
+        path = self.folder / "wanted.json"
+        left: list[dict[str, Any]] = []
+        if not self.is_new and path.exists():
+            try:
+                left = json.loads(path.read_bytes())["sockets"]
+            except (OSError, ValueError, KeyError, TypeError):
+                raise ConfigError(f"{path}: damaged; remove it and begin again") from None
+        found = {str(body["name"]): body for body in (*left, *wanted)}
+        data = {"user": f"{getpass.getuser()}@local", "sockets": list(found.values())}
+        _keep(path, json.dumps(data, indent=1))
 
     def _first_sockets(self) -> list[dict[str, Any]]:
         for name in ("connector", "client"):
@@ -157,7 +170,7 @@ class Home:
         url = json.dumps(f"https://{endpoint(self.listen, tcp)}")
         where = f"[{self.listen}]" if ":" in self.listen else self.listen
         listen = json.dumps(f"{where}:{tcp}")
-        write_private(self.control_file, _CONTROL.format(url=url, listen=listen))
+        _keep(self.control_file, _CONTROL.format(url=url, listen=listen))
         connector = _CONNECTOR.format(
             listen=json.dumps(self.listen),
             port=udp,
@@ -166,9 +179,9 @@ class Home:
             allow=json.dumps(allow),
             secrets=json.dumps(secrets),
         )
-        write_private(self.connector_file, connector)
+        _keep(self.connector_file, connector)
         if not self.client_file.exists():
-            write_private(self.client_file, _CLIENT)
+            _keep(self.client_file, _CLIENT)
 
     @staticmethod
     def _port(path: Path, pattern: str, default: int) -> int:
@@ -257,15 +270,5 @@ def free_port(listen: str, wanted: int, kind: int) -> int:
     raise ConfigError(f"no free port between {wanted} and {wanted + 199} on {listen}")
 
 
-def write_private(path: Path, text: str) -> None:
-    """Replace a file at once, readable by its owner only."""
-    fresh = path.with_suffix(".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(fresh, path)
-
-
-def write_secret(path: Path, value: str) -> None:
-    """Store a secret, mode 0600, in place of an older one."""
-    write_private(path, value + "\n")
+def _keep(path: Path, text: str) -> None:
+    privatefile.replace(path, text.encode())

@@ -17,7 +17,10 @@ def register(commands: Any) -> None:
     command = commands.add_parser("quickstart", help=TEXT, description=TEXT)
     command.add_argument("--home", metavar="DIR", type=Path, help="default: ~/.border0")
     command.add_argument(
-        "--listen", metavar="ADDR", default="127.0.0.1", help="where WireGuard listens (loopback)"
+        "--listen",
+        metavar="ADDR",
+        default="127.0.0.1",
+        help="an address of this machine that others reach (default: loopback, this machine alone)",
     )
     command.add_argument(
         "--expose",
@@ -93,9 +96,17 @@ def command_line(home: Home, *options: str, level: str = "warn") -> list[str]:
         f"--home={home.folder}",
         f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or level}",
         f"--program={shorter(program) if program.name == 'border0' else 'border0'}",
-        f"--label={shorter(home.folder)}",
+        f"--label={label(home.folder)}",
         *options,
     ]
+
+
+def label(folder: Path) -> str:
+    """A home as it is typed in any terminal, whatever its folder."""
+    try:
+        return f"~/{folder.relative_to(Path.home())}"
+    except ValueError:
+        return str(folder)
 
 
 def shorter(path: Path) -> str:

@@ -19,7 +19,9 @@ def register(commands: Any) -> None:
     """Add the commands to the tree."""
     verbs = command.nouns(commands, "user", "the people of the organisation")
     command.verb(verbs, "ls", "list the users", ls, limit=True)
-    made = command.verb(verbs, "create", "add a user; prints a link to set a password", create)
+    made = command.verb(
+        verbs, "create", "add a user; prints a link to set a password", create, utc=True
+    )
     made.add_argument("email", metavar="EMAIL", help="what they sign in with")
     made.add_argument("--name", metavar="TEXT", help="what they are called")
     made.add_argument("--role", choices=ROLES, help="default: member")
@@ -67,7 +69,8 @@ def create(options: argparse.Namespace) -> int:
         format.print_json([made])
         return 0
     command.say(f"Made {text(made, 'email')} ({text(made, 'role')}).")
-    command.say("Give them this link to set a password; it works once, for a few minutes:")
+    until = format.moment(text(made, "setup_link_expires_at"), options.utc)
+    command.say(f"Give them this link to set a password; it works once, until {until}:")
     print(printable(text(made, "setup_link")))
     return 0
 

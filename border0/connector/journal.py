@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Meta, Struct
 from twisted.logger import Logger
 
+from border0 import privatefile
 from border0.audit.adapters.linefile import make_folder
 from border0.connector.membership import FOLDER
 
@@ -158,11 +159,8 @@ class Journal:
         return self._places
 
     def _save(self, places: dict[str, _Place]) -> None:
-        fresh = make_folder(self._state, FOLDER) / (self._cursor.name + ".new")
-        opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(opened, "wb") as file:
-            file.write(msgspec.json.encode(_Cursor(1, places)))
-        os.replace(fresh, self._cursor)
+        make_folder(self._state, FOLDER)
+        privatefile.replace(self._cursor, msgspec.json.encode(_Cursor(1, places)))
 
     def _trouble(self, name: str, reason: str) -> None:
         """Tell a trouble when it begins, and its end."""

@@ -43,8 +43,9 @@ def read_control(table: Table, base: Path) -> ControlEntry:
 
     :raises ConfigError: an unknown key, no address of a control plane, no pin, no duration.
     """
+    url = table.text("url")
     try:
-        url = parse_url(table.text("url")).text
+        url = parse_url(url).text
     except ConfigError as error:
         raise table.error(str(error), "url") from None
     ca = table.text("ca", "")

@@ -10,6 +10,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from border0 import privatefile
 from border0.control.member.url import parse_url
 from border0.errors import Border0Error, ConfigError
 from border0.secrets import Secret
@@ -77,14 +78,9 @@ def save(folder: Path, account: Account) -> None:
         "org_name": account.org_name,
     }
     path = folder / NAME
-    fresh = path.with_suffix(".new")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh.unlink(missing_ok=True)  # never one that others made or can read
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(json.dumps(data, indent=1) + "\n")
-        os.replace(fresh, path)
+        privatefile.replace(path, json.dumps(data, indent=1).encode() + b"\n")
     except OSError as error:
         raise Border0Error(
             f"{path}: {error.strerror}; name another folder with --home DIR"

@@ -31,7 +31,9 @@ from border0.control.store import (
     enrolment_keys,
     invites,
     organisations,
+    service_accounts,
     tokens,
+    users,
 )
 from border0.control.store.connectors import Connector
 from border0.control.store.devices import Device
@@ -43,6 +45,7 @@ from border0.tables import NAME
 
 DEVICE_DAYS = 180
 DAY = 86_400.0
+_ENDED = ("used", "expired", "revoked", "unknown", "malformed")
 JOIN_RATE = Rate(30, 60.0)
 Text = Annotated[str, msgspec.Meta(max_length=64)]
 _HOST_KEY = r"([a-z0-9@.-]{1,64} [A-Za-z0-9+/]{16,2000}={0,2})?"
@@ -147,7 +150,10 @@ def register(
             )
         except Refused as error:
             await _denied(desk, body, call, error)
-            raise forbidden(f"the code does not let this machine join: {error.reason}") from error
+            advice = "; ask for another one" if error.reason in _ENDED else ""
+            raise forbidden(
+                f"the code does not let this machine join: {error.reason}{advice}"
+            ) from error
         except StoreError as error:
             raise translated(error) from error
         await published(org)
@@ -203,7 +209,7 @@ def _join(tx: Tx, body: JoinBody, call: Call) -> Joined:
     entry = AuditEntry(
         f"{body.role}.join",
         tx.org,
-        right.author,
+        _named(tx, right.author),
         right.author,
         "",
         call.address,
@@ -215,6 +221,16 @@ def _join(tx: Tx, body: JoinBody, call: Call) -> Joined:
     )
     audit_events.append(tx, [audit_line(entry, tx)])
     return Joined(node, organisation)
+
+
+def _named(tx: Tx, author: str) -> str:
+    """What people call whoever made the code."""
+    for noun, name in ((users, "email"), (service_accounts, "name")):
+        try:
+            return str(getattr(noun.get(tx.connection, tx.org, author), name)) or author
+        except NotFound:
+            continue
+    return author
 
 
 def _right(tx: Tx, body: JoinBody) -> Right:

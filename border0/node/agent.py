@@ -66,6 +66,7 @@ class Agent(Service):
         self.idle_seconds = idle_seconds
         self.riders: dict[int, LocalConnection] = {}
         self.streams: dict[int, LocalConnection] = {}
+        self.stoppers: list[LocalConnection] = []  # who told it to stop; they hear its end
         self.numbers = count(1)
         self.token = ""
         self._port: Any = None
@@ -102,6 +103,16 @@ class Agent(Service):
             connection.abort()
         port, self._port = self._port, None
         return port.stopListening() if port is not None else None
+
+    def hold_stoppers(self) -> None:
+        """Leave their sockets to the system, which closes them when this process is gone.
+
+        What a process calls last, when the reactor has ended.
+        """
+        for connection in self.stoppers:
+            if not connection.gone:
+                transport: Any = connection.transport
+                transport.socket.detach()
 
     def settle(self) -> None:
         """Start the clock when nobody rides, stop it when somebody does."""
@@ -195,9 +206,7 @@ class LocalConnection(Leg):
             elif "connect" in request:
                 self._connect(request)
             elif request.get("stop"):
-                self._answer(ok=True, pid=os.getpid())
-                log.info("told to stop")
-                self.agent.reactor.callLater(0, self.agent.leave)
+                self._stop()
             else:
                 self._refuse("this agent does not know that request; it is of another version")
         except Superseded as error:
@@ -228,6 +237,14 @@ class LocalConnection(Leg):
         agent.settle()
         self._take = self._control
         self._answer(ok=True, rider=self.number, pid=os.getpid())
+
+    def _stop(self) -> None:
+        self._answer(ok=True, pid=os.getpid())
+        log.info("told to stop")
+        # The reactor closes what it watches long before this process has ended.
+        self.transport.pauseProducing()  # type: ignore[union-attr]
+        self.agent.stoppers.append(self)
+        self.agent.reactor.callLater(0, self.agent.leave)
 
     def _control(self, data: bytes) -> None:
         self._buffer += data

@@ -22,8 +22,8 @@ SOCKET_TYPES = ("ssh", "database", "http", "tls", "vnc")
 DEFAULT_PORTS = {"database": 5432, "ssh": 22, "http": 80, "vnc": 5900}
 DATABASE_PORTS = {"postgres": 5432, "mysql": 3306, "mssql": 1433}
 ADVICE = (
-    "it holds this device's services, or that a control plane does (border0 node join URL). "
-    "Name another with --config FILE or its folder with --home DIR"
+    "make this machine a device: border0 node join URL --ca sha256:... "
+    "(or write the file, or name another with --config or --home)"
 )
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # A host key line ends up in a known_hosts file: type and base64, nothing that could be a new line.

@@ -7,7 +7,7 @@ Source: ours. Each connection begins with one JSON line from the program and one
 | {"ride": true, "config"} | {"ok", "rider", "pid"}, then lines: events to the rider, aborts back |
 | {"connect": name, "port", "rider"} | {"ok", "stream"}, then the raw bytes of one TCP connection |
 | the same with "outlives": true | the same, and the stream does not end with its rider |
-| {"stop": true} | {"ok", "pid"}, then nothing until the agent has ended |
+| {"stop": true} | {"ok", "pid"}, then nothing until the agent's process has ended |
 
 Events are {"stream", "event": "eof" | "closed" | "lost", "error"}: the end of a stream alone would
 not tell a service that has said everything from an agent that was killed. {"abort": stream} ends
@@ -27,6 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from border0 import privatefile
 from border0.errors import Border0Error
 
 MAXIMUM_LINE = 16384
@@ -119,12 +120,7 @@ class LocalAddress:
     def write(self, port: int) -> str:
         """Publish the loopback form, readable by this user only; returns the token."""
         token = secrets.token_hex(16)
-        fresh = self.path.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(f"{port} {token}\n")
-        os.replace(fresh, self.path)
+        privatefile.replace(self.path, f"{port} {token}\n".encode("ascii"))
         return token
 
     def token(self) -> dict[str, str]:

@@ -23,6 +23,8 @@ from twisted.internet import defer, protocol
 
 OWN_FAILURE = 125
 CHUNK = 32768
+# The algorithms that sign with a key of type ssh-rsa (RFC 8332 §3).
+_RSA = {b"rsa-sha2-512": b"ssh-rsa", b"rsa-sha2-256": b"ssh-rsa"}
 
 
 class Client(transport.SSHClientTransport):
@@ -30,6 +32,12 @@ class Client(transport.SSHClientTransport):
 
     def __init__(self, user: bytes, keys: frozenset[bytes], command: bytes) -> None:
         self.user, self.keys, self.command = user, keys, command
+        # A service has keys of several types, and the map may name one of them only: ask for that
+        # first. The others stay, so that a service without it is told from one that is too old.
+        types = {key[4 : 4 + int.from_bytes(key[:4])] for key in keys}
+        self.supportedPublicKeys = sorted(
+            self.supportedPublicKeys, key=lambda name: _RSA.get(name, name) not in types
+        )
         self.status = OWN_FAILURE
         self.reason = ""
 

@@ -69,6 +69,7 @@ def run_agent(home: Path, config_file: Path, idle: float) -> int:
     if not parts.failed:
         anyway.run()
     lock.release()
+    parts.agent.hold_stoppers()
     return 1 if parts.failed else 0
 
 

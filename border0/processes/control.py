@@ -4,6 +4,7 @@ SIGTERM tells every node to come back and stops; SIGHUP reads certificate and ke
 that fails ends the process with one line.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from zope.interface import implementer
 
-from border0 import __version__
+from border0 import __version__, privatefile
 from border0._build_info import build_info
 from border0.control.config import ControlConfig, load
 from border0.control.plane import ControlPlane
@@ -81,7 +83,6 @@ class ControlProcess(MultiService):
         self.plane = ControlPlane(reactor, config)
         self.plane.setServiceParent(self)
         self.lock = FolderLock(config.state_dir)
-        self.failed = False
 
     def setServiceParent(self, parent: Any) -> None:
         """Bring our log observer along when twistd adopts us."""
@@ -118,14 +119,12 @@ class ControlProcess(MultiService):
         if link is None:
             path.unlink(missing_ok=True)
             return
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(link.reveal() + "\n")
+        privatefile.replace(path, link.reveal().encode() + b"\n")
         log.info("nobody can sign in yet: {path} holds a link for 15 minutes", path=str(path))
 
     def _not_started(self, failure: Any) -> None:
-        self.failed = True
-        if failure.check(Border0Error, OSError):
+        atexit.register(_exit_failed)  # the status of twistd's own end would be 0
+        if failure.check(Border0Error, CannotListenError, OSError):
             print(f"border0-control: {failure.value}", file=sys.stderr)
         else:
             log.failure("the control plane could not be started", failure)
@@ -160,6 +159,12 @@ class ControlProcess(MultiService):
     def metrics(self) -> list[Metric]:
         """What Prometheus reads."""
         return self.plane.metrics()
+
+
+def _exit_failed() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
 
 
 def makeService(options: Options) -> Service:

@@ -79,10 +79,14 @@ async def code(store: Store, org: str, kind: str, name: str, user: str = "") -> 
     return await store.change(issue, org=org, actor=ACTOR)
 
 
-async def provide(store: Store, org: str, owner: str, wanted: Wanted) -> None:
-    """Make the services that are wanted and not there, served by this home's connector."""
+async def provide(store: Store, org: str, owner: str, wanted: Wanted) -> list[str]:
+    """Make the services that are wanted and not there, served by this home's connector.
 
-    def make(tx: Tx) -> None:
+    :return: the names that other services have already; those stay as they are.
+    """
+
+    def make(tx: Tx) -> list[str]:
+        others = []
         policy = policies.find(tx.connection, org, POLICY)
         if policy is None:
             email = users.get(tx.connection, org, owner).email
@@ -91,16 +95,18 @@ async def provide(store: Store, org: str, owner: str, wanted: Wanted) -> None:
             _audited(tx, "policy.create", {"policy": policy.id, "name": POLICY})
         connector = connectors.find(tx.connection, org, "quickstart")
         for body in wanted.sockets:
-            if sockets.find(tx.connection, org, body["name"]) is not None:
+            if (held := sockets.find(tx.connection, org, body["name"])) is not None:
+                if held.upstream_configuration != body["upstream_configuration"]:
+                    others.append(held.name)
                 continue
             socket = sockets.create(tx, **body)
             if connector is not None:
                 sockets.set_connectors(tx, socket.id, None, [connector.id])
             attachments.attach(tx, socket.id, policy.id)
             _audited(tx, "socket.create", {"socket": socket.id, "name": socket.name})
+        return others
 
-    if wanted.sockets:
-        await store.change(make, org=org, actor=owner)
+    return await store.change(make, org=org, actor=owner) if wanted.sockets else []
 
 
 def owners_policy(email: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from border0.control import account
 from border0.control.config import load as load_control
 from border0.control.member.join import join
 from border0.control.member.state import MemberState
+from border0.control.member.url import parse_url
 from border0.control.plane import ControlPlane
 from border0.control.publish.facts import database_protocol
 from border0.control.store import sockets
@@ -55,6 +56,7 @@ class Quickstart:
         self.plane = ControlPlane(reactor, load_control(home / "control.toml"))
         self.connector: ConnectorProcess | None = None
         self.fresh = not MemberState.exists(home / "control")
+        self.kept: list[str] = []  # names of services that were wanted and are others
 
     async def start(self, new_link: bool = False) -> None:
         """Control plane, memberships, what is wanted, connector.
@@ -68,7 +70,7 @@ class Quickstart:
         owner = await owner_of(plane.store, org, wanted.user)
         await self._join(org, "connector", "quickstart", "")
         await self._join(org, "device", "this-machine", owner)
-        await provide(plane.store, org, owner, wanted)
+        self.kept = await provide(plane.store, org, owner, wanted)
         (home / "wanted.json").unlink(missing_ok=True)
         await plane.fleet.settled(org)
         await self._account(org, owner)
@@ -138,8 +140,13 @@ class Quickstart:
         await self.plane.close()
 
 
-def advice(program: str, label: str, fresh: bool, services: list[Socket], link: str) -> list[str]:
-    """What to type next, in under ten lines."""
+def advice(
+    program: str, label: str, fresh: bool, services: list[Socket], link: str, alone: bool
+) -> list[str]:
+    """What to type next, in under ten lines.
+
+    :param alone: no other machine can reach this one.
+    """
     build = build_info()
     where = "" if label == DEFAULT_LABEL else f" --home {label}"
     lines = [
@@ -157,9 +164,14 @@ def advice(program: str, label: str, fresh: bool, services: list[Socket], link: 
             lines.append(f"{client} tcp {service.name} --listen 8000   # http://127.0.0.1:8000/")
         else:
             lines.append(f"{client} tcp {service.name} --listen {service.port}")
-    lines.append(f"  {program} client{where} hosts          # everything you reach")
-    lines.append(f"  {program} session ls{where}            # who did what")
-    lines.append(f"  {program} connector invite{where} NAME # a second machine, with one command")
+    hints = [(f"client{where} hosts", "everything you reach")]
+    hints.append((f"session ls{where}", "who did what"))
+    if alone:
+        hints.append((f"quickstart{where} --listen ADDRESS", "instead: other machines can join"))
+    else:
+        hints.append((f"connector invite{where} NAME", "a second machine, with one command"))
+    width = max(len(words) for words, _ in hints)
+    lines += [f"  {program} {words:{width}}  # {about}" for words, about in hints]
     if link:
         lines.append(f"Your password, in a browser, once within 15 minutes: {link}")
     return lines
@@ -190,7 +202,14 @@ def run(reactor: Any, options: argparse.Namespace) -> int:
     status = 0
 
     def announce(services: list[Socket], link: str) -> None:
-        lines = advice(options.program, options.label, quick.fresh, services, link)
+        for name in quick.kept:
+            print(
+                f"border0: {name} is there already and leads elsewhere; it stays as it is. "
+                f"To change it: {options.program} socket update {name}",
+                file=sys.stderr,
+            )
+        alone = parse_url(quick.plane.config.url).is_loopback
+        lines = advice(options.program, options.label, quick.fresh, services, link, alone)
         print("\n".join(lines), flush=True)
         settle()
 

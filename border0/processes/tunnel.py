@@ -6,7 +6,6 @@ holds no protocol of its own.
 """
 
 import json
-import os
 from base64 import b64encode
 from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
@@ -16,6 +15,7 @@ from typing import Any, cast
 from twisted.application.service import Service
 from twisted.logger import Logger
 
+from border0 import privatefile
 from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.stack import Stack
 from border0.wireguard.adapters.udp import BatchPort
@@ -47,10 +47,8 @@ class Endpoints:
         }
         if now == self.known:
             return
-        temporary = self.path.with_suffix(".new")
         try:
-            temporary.write_text(json.dumps(now), "utf-8")
-            os.replace(temporary, self.path)
+            privatefile.replace(self.path, json.dumps(now).encode())
         except OSError:
             return
         self.known = now

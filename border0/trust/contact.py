@@ -20,6 +20,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from border0 import privatefile
 from border0.errors import ConfigError
 from border0.trust.errors import TrustError
 from border0.trust.pins import is_authority, load_authority, parse_pin, pin_of, same_pin
@@ -93,9 +94,7 @@ def remembered_authority(
         parse_pin(pin)  # a wrong pin is the caller's mistake, a wrong file is replaced
 
     def keep(certificate: bytes) -> bytes:
-        temporary = path.with_name(path.name + ".new")
-        temporary.write_bytes(certificate)
-        temporary.replace(path)
+        privatefile.replace(path, certificate)
         return certificate
 
     return first_contact(reactor, host, port, pin).addCallback(keep)

@@ -29,7 +29,6 @@ COOKIE_REPLY_SIZE = 64
 TRANSPORT_OVERHEAD = 32
 MAC_SIZE = 16
 # mac1 and mac2 end the message; mac1 covers all before itself, mac2 all before itself.
-MACS_SIZE = 2 * MAC_SIZE
 
 _WORD = struct.Struct("<I")
 _TWO_WORDS = struct.Struct("<II")

@@ -9,7 +9,7 @@ from typing import Any
 from unittest import mock
 
 from border0.cli import account, editor, login
-from border0.keys import decode_key
+from border0.keys import decode_key, fingerprint
 from tests.cli.case import TOKEN, Commands
 from tests.support.fakeapi import Asked, refusal
 
@@ -68,6 +68,7 @@ class Login(Commands):
         self.assertEqual(started["purpose"], "login")
         self.assertTrue(re.fullmatch("[a-z0-9-]+", started["name"]))
         self.assertEqual(len(decode_key(started["public_key"])), 32)
+        self.assertIn(f"The key is {fingerprint(decode_key(started['public_key']))}.", done.err)
         polled = self.body_of(1)
         wanted = {"device_code": "the-device-code", "public_key": started["public_key"]}
         self.assertEqual(polled, wanted)
@@ -523,10 +524,15 @@ class People(SignedIn):
         "state": "active", "groups": [{"id": "g", "name": "eng"}], "created_at": AT,
     }  # fmt: skip
 
+    LINK = {
+        "setup_link": "https://x/setup?link=once",
+        "setup_link_expires_at": "2030-01-02T12:00:00.000000Z",
+    }
+
     def test_users(self) -> None:
         self.routes |= {
             f"GET {IAM}/users": {"items": [self.ALICE]},
-            f"POST {IAM}/users": (201, {**self.ALICE, "setup_link": "https://x/setup?link=once"}),
+            f"POST {IAM}/users": (201, {**self.ALICE, **self.LINK}),
             f"GET {IAM}/user/alice%40example.org": self.ALICE,
             f"PUT {IAM}/user/alice%40example.org": {**self.ALICE, "state": "disabled"},
             f"DELETE {IAM}/user/alice%40example.org": (204, None),
@@ -534,6 +540,7 @@ class People(SignedIn):
         self.assertIn("eng", self.ask("user", "ls").lines[1])
         done = self.ask("user", "create", "bob@example.org", "--role", "admin")
         self.assertEqual(done.lines, ["https://x/setup?link=once"])
+        self.assertIn("it works once, until 2030-01-02 ", done.err)
         body = {"email": "bob@example.org", "role": "admin"}
         self.assertEqual(self.body("POST", f"{IAM}/users"), body)
         self.assertIn("Alice", self.ask("user", "show", "alice@example.org").out)

@@ -14,7 +14,7 @@ from twisted.web.resource import Resource
 
 from border0.connector.membership import FOLDER
 from border0.control.member.state import MemberState
-from border0.keys import encode_key, load_private_key, public_key
+from border0.keys import encode_key, fingerprint, load_private_key, public_key
 from border0.tables import read_toml
 from tests.control.member.case import Member
 from tests.support.organisation import identifier
@@ -160,6 +160,7 @@ class Joining(Member):
         self.assertIn("Joined acme as device laptop", out)
         self.assertIn(f"Open {page}\nand confirm the code WDJB-MJHT.", err)
         own = public_key(load_private_key(self.home / "keys" / "client.key", create=False))
+        self.assertIn(f"The key is {fingerprint(own)}.", err)
         wanted = {"public_key": encode_key(own), "name": "laptop", "purpose": "device"}
         self.assertEqual(asked, [wanted])
 

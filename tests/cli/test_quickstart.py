@@ -5,15 +5,23 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.cli.expose import parse
-from border0.cli.quickhome import Home
+from border0.cli.quickhome import Home, free_port
 from border0.connector.config import load as load_connector
+from border0.connector.upstreams import read_upstream
+from border0.control.config import load as load_control
 from border0.errors import ConfigError
-from border0.node.config import load as load_client
+from border0.keys import load_private_key
+from border0.node.followed import find_place
+from border0.processes.provision import Wanted
+from border0.tables import Table, read_toml
+from border0.trust import PrivateCA
 
 CANARY = "canary-77e2"
 PROGRAM = [sys.executable, "-m", "border0.cli.main", "quickstart"]
@@ -52,54 +60,156 @@ class Exposing(SynchronousTestCase):
 class Files(SynchronousTestCase):
     def setUp(self) -> None:
         self.said: list[str] = []
-        self.home = Home(Path(self.mktemp()).absolute(), say=self.said.append)
-
-    def test_both_files_are_valid_and_private(self) -> None:
-        item = parse("postgres://app@127.0.0.1/shop", "", lambda prompt: CANARY)
-        self.home.prepare([item])
-        connector, client = (
-            load_connector(self.home.connector_file),
-            load_client(self.home.client_file),
+        # No fixed ports: other tests may be under way here.
+        self.home = Home(
+            Path(self.mktemp()).absolute(),
+            port=free_port("127.0.0.1", 0, socket.SOCK_DGRAM),
+            control_port=free_port("127.0.0.1", 0, socket.SOCK_STREAM),
+            say=self.said.append,
         )
-        names = ["demo-ssh", "demo-http", "shop-db"]
-        self.assertEqual([one.name for one in connector.sockets], names)
-        self.assertEqual([one.name for one in client.services], names)
-        self.assertEqual(len(client.services[0].host_keys), 2)
-        self.assertEqual(connector.devices[0].user, f"{getpass.getuser()}@local")
+
+    def wanted(self) -> list[dict[str, Any]]:
+        """The services that the next start makes."""
+        found = Wanted.read(self.home.folder / "wanted.json")
+        self.assertEqual(found.user, f"{getpass.getuser()}@local")
+        return found.sockets
+
+    def names(self) -> list[str]:
+        return [one["name"] for one in self.wanted()]
+
+    def started(self) -> None:
+        """What a start does with the list, when it has made the services."""
+        (self.home.folder / "wanted.json").unlink()
+
+    def files(self) -> dict[str, bytes]:
+        paths = [path for path in self.home.folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.home.folder)): path.read_bytes() for path in paths}
+
+    def test_every_file_is_valid_and_private(self) -> None:
+        before = os.umask(0)
+        self.addCleanup(os.umask, before)
+        self.home.prepare([parse("postgres://app@127.0.0.1/shop", "", lambda prompt: CANARY)])
+        control = load_control(self.home.control_file)
+        connector = load_connector(self.home.connector_file)
+        self.assertEqual(control.listen, [("127.0.0.1", self.home.control_port)])
+        self.assertEqual(control.url, f"https://127.0.0.1:{self.home.control_port}")
+        assert connector.control is not None
+        self.assertEqual(connector.control.url, control.url)
+        authority = PrivateCA.open(control.state_dir / "authority", time.time())
+        self.assertEqual(connector.control.ca, authority.pin)
         self.assertEqual(connector.listen_address, "127.0.0.1")
-        for path in self.home.folder.rglob("*"):
-            if path.is_file() and "demo-http" not in path.parts:
+        self.assertEqual(connector.listen_port, self.home.port)
+        self.assertEqual((connector.devices, connector.sockets), ([], []))
+        place = find_place(self.home.client_file)
+        assert place is not None
+        self.assertEqual(place.folder, self.home.folder / "control")
+        for name in ("connector", "client"):
+            load_private_key(self.home.folder / "keys" / f"{name}.key", create=False)
+        self.assertEqual(self.names(), ["demo-ssh", "demo-http", "shop-db"])
+        public = self.home.folder / "authority" / "ca.pem"
+        for path in [self.home.folder, *self.home.folder.rglob("*")]:
+            if path != public and path.parent.name != "demo-http":
                 self.assertEqual(path.stat().st_mode & 0o077, 0, path)
-        self.assertEqual(self.home.folder.stat().st_mode & 0o777, 0o700)
-        self.assertNotIn(CANARY, self.home.connector_file.read_text())
+
+    def test_the_services_can_be_made(self) -> None:
+        """They have what the API takes, and the connector lets itself be told of them."""
+        urls = ("postgres://app@127.0.0.1/shop", "tcp://[::1]:6379", "http://localhost:8080")
+        items = [parse(url, "", lambda prompt: CANARY) for url in urls]
+        items.append(parse("ssh://me@web.example.org", "from:env:WEB_PW"))
+        self.home.prepare(items)
+        self.patch(os, "environ", {**os.environ, "WEB_PW": CANARY})
+        local = load_connector(self.home.connector_file).local
+        for body in self.wanted():
+            known = {"name", "description", "socket_type", "port", "recording_enabled"}
+            self.assertLessEqual(set(body), known | {"upstream_configuration"})
+            table = Table(body["upstream_configuration"], self.home.connector_file, "")
+            local.check_references(body["upstream_configuration"])
+            read_upstream(table, body["socket_type"], local.services)
+        for host, port in (("127.0.0.1", 5432), ("::1", 6379), ("127.0.0.1", 8080)):
+            self.assertTrue(local.may_dial(host, port), host)
+        self.assertFalse(local.may_dial("127.0.0.1", 5433))
+        demos = {"connector_built_in_ssh_service", "connector_file_server"}
+        self.assertLessEqual(demos, local.services)
+        self.assertTrue(local.may_read("from:env:WEB_PW"))
+        self.assertFalse(local.may_read("from:env:HOME"))
+
+    def test_a_typed_password_is_in_one_file(self) -> None:
+        self.home.prepare([parse("postgres://app@127.0.0.1/shop", "", lambda prompt: CANARY)])
+        holds = [name for name, data in self.files().items() if CANARY.encode() in data]
+        self.assertEqual(holds, ["keys/shop-db.secret"])
+        table = read_toml(self.home.connector_file, "")["local"]
+        self.assertEqual(table["secrets"], ["file:keys/shop-db.secret"])
+        self.assertIn("127.0.0.1:5432", table["allow"])
 
     def test_a_second_start_is_the_same_one(self) -> None:
         self.home.prepare([])
-        before = self.home.connector_file.read_text()
+        before = self.files()
         self.assertFalse(self.home.is_new)
         self.home.prepare([])
-        self.assertEqual(self.home.connector_file.read_text(), before)
+        self.assertEqual(self.files(), before)
+        self.started()
+        self.home.prepare([])
+        self.assertEqual(self.names(), [])
+        del before["wanted.json"]
+        self.assertEqual({**self.files(), **before}, self.files())
+        self.assertEqual(self.said, [])
+
+    def test_what_no_start_has_made_is_still_wanted(self) -> None:
+        self.home.prepare([])
         item = parse("tcp://127.0.0.1:6379", "")
         self.home.prepare([item])
-        error = self.assertRaises(ConfigError, self.home.prepare, [item])
-        self.assertIn("127-0-0-1-tcp", str(error))
-        self.assertEqual(len(load_connector(self.home.connector_file).sockets), 3)
+        self.assertEqual(self.names(), ["demo-ssh", "demo-http", "127-0-0-1-tcp"])
+        (self.home.folder / "wanted.json").write_text("{")
+        error = self.assertRaises(ConfigError, self.home.prepare, [])
+        self.assertIn("wanted.json", str(error))
 
-    def test_a_taken_port_is_named_and_the_next_one_used(self) -> None:
+    def test_exposing_the_same_again_adds_nothing(self) -> None:
+        item = parse("postgres://app@127.0.0.1/shop", "", lambda prompt: CANARY)
+        self.home.prepare([item])
+        before = self.files()
+        self.home.prepare([item])
+        self.assertEqual(self.files(), before)
+        # What an owner wrote there by hand stays.
+        text = self.home.connector_file.read_text()
+        changed = text.replace('"127.0.0.1:5432"', '"127.0.0.1:5432", "127.0.0.1:9000"')
+        self.assertNotEqual(text, changed)
+        self.home.connector_file.write_text(changed)
+        self.home.prepare([parse("tcp://127.0.0.1:6379", "")])
+        allow = read_toml(self.home.connector_file, "")["local"]["allow"]
+        self.assertEqual(allow[-3:], ["127.0.0.1:5432", "127.0.0.1:9000", "127.0.0.1:6379"])
+
+    def test_taken_ports_are_named_and_the_next_ones_used(self) -> None:
         self.home.prepare([])
-        port = load_connector(self.home.connector_file).listen_port
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
-            other.bind(("127.0.0.1", port))
+        udp = load_connector(self.home.connector_file).listen_port
+        tcp = load_control(self.home.control_file).listen[0][1]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one, socket.socket() as two:
+            one.bind(("127.0.0.1", udp))
+            two.bind(("127.0.0.1", tcp))
+            two.listen()
             self.home.prepare([])
-        moved = load_connector(self.home.connector_file).listen_port
-        self.assertGreater(moved, port)
-        self.assertEqual(load_client(self.home.client_file).connectors[0].port, moved)
-        self.assertIn(f"UDP port {port} is taken; using {moved}.", self.said)
+        connector, control = (
+            load_connector(self.home.connector_file),
+            load_control(self.home.control_file),
+        )
+        moved = control.listen[0][1]
+        self.assertGreater(connector.listen_port, udp)
+        self.assertGreater(moved, tcp)
+        assert connector.control is not None
+        self.assertEqual(connector.control.url, control.url)
+        self.assertEqual(control.url, f"https://127.0.0.1:{moved}")
+        said = [
+            f"UDP port {udp} is taken; using {connector.listen_port}.",
+            f"TCP port {tcp} is taken; using {moved}.",
+        ]
+        self.assertEqual(self.said, said)
 
     def test_no_demo(self) -> None:
         self.home.demo_ssh = self.home.demo_http = False
         self.home.prepare([])
-        self.assertEqual(load_connector(self.home.connector_file).sockets, [])
+        self.assertEqual(self.wanted(), [])
+        table = read_toml(self.home.connector_file, "")["local"]
+        self.assertEqual(table, {"allow": [], "secrets": []})
+        self.assertFalse((self.home.folder / "demo-http").exists())
 
 
 class Check(SynchronousTestCase):
@@ -124,7 +234,7 @@ class Check(SynchronousTestCase):
 
     def test_all_of_it_without_ssh_psql_or_wireguard_tools(self) -> None:
         said = self.check("--demo-as-root")
-        for words in ("demo-http gave", "demo-ssh ran", "audit log", "All of it works"):
+        for words in ("demo-http gave", "demo-ssh ran", "records of it", "All of it works"):
             self.assertIn(words, said)
 
     def test_no_shell_of_root_unless_asked_for(self) -> None:

@@ -116,6 +116,17 @@ class Devices(EnrolCase):
             [("device.join", "ok"), ("node.join", "denied")], sorted(await self.audit())
         )
 
+    async def test_the_record_names_who_made_the_code(self):
+        _, text = await self.change(
+            lambda tx: invites.issue(
+                tx, kind="device", expires=tx.now + 60.0, payload={"user_id": self.user.id}
+            ),
+            actor=self.user.id,
+        )
+        await self.join(Machine().body(text.reveal()))
+        page = await self.store.read(lambda c: audit_events.page(c, ACME))
+        self.assertEqual(self.user.email, page.items[0].user)
+
     async def test_two_machines_never_share_a_code(self):
         code = await self.invite()
         joins = [

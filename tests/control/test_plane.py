@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from border0.control.member.state import MemberState
+from border0.control.publish.publisher import ACTOR
 from border0.control.store.errors import Unavailable
 from tests.control.planes import PlaneCase, free_port
 from tests.control.store.case import OnPostgreSQL, needs_postgresql
@@ -111,23 +112,35 @@ class Paths(PlaneCase):
 
     async def test_a_failing_database_is_an_error_and_no_empty_list(self):
         lab = await self.node("connector", "lab", number=1)
-        await self.service(lab, ["owner@example.org"])
-        before = lab.ledger.revision
+        _, policy = await self.service(lab, ["owner@example.org"])
+        publisher = self.plane.fleet.organisations[self.org].publisher
+        await self.plane.fleet.settled(self.org)
+        await self.waiter.until(lambda: lab.ledger.revision == publisher.map.revision)
+        before = publisher.map.revision
+        store, refused = self.plane.store, []
 
-        def broken(*_, **__):
-            from twisted.internet.defer import fail
-
+        def broken(*_, **more):
+            refused.append(more.get("actor"))
             return fail(Unavailable("the disk is full", certain=True))
 
-        self.patch(self.plane.store, "read", broken)
-        self.patch(self.plane.store, "change", broken)
+        working = [self.patch(store, name, broken) for name in ("read", "change")]
         for path in ("/socket", "/policies", "/connectors", "/sessions", "/audit_events"):
             answer = await self.ask("GET", path)
             self.assertIn(answer.status, (500, 503), path)
             self.assertNotIn(b"items", answer.body)
+        # A round that finds no store publishes nothing, and is made again when there is one.
+        publisher.changed([("policy", policy, "update")])
+        await self.waiter.until(lambda: ACTOR in refused)
         self.assertTrue(lab.synced)
-        self.assertEqual(before, lab.ledger.revision)
-        self.flushLoggedErrors()
+        self.assertEqual((before, before), (publisher.map.revision, lab.ledger.revision))
+        for patch in working:
+            patch.restore()
+        await self.plane.fleet.settled(self.org)
+        self.assertEqual(before, publisher.map.revision)
+        data = {"permissions": {"tls": {}}, "condition": {"who": {"email": ["x@y.org"]}}}
+        await self.good("PUT", f"/policy/{policy}", {"policy_data": data})
+        await self.waiter.until(lambda: lab.ledger.revision > before)
+        self.assertTrue(self.flushLoggedErrors(Unavailable))
 
     async def test_a_host_of_somebody_else_and_a_foreign_origin(self):
         for headers, status in (
@@ -206,6 +219,24 @@ class Killed(TestCase):
         self.assertNotIn("Traceback", log.read_text())
         link = (base / "state" / "setup-link").read_text().strip()
         self.assertNotIn(link.rpartition("=")[2], log.read_text())
+
+    def test_a_taken_port_is_one_line(self):
+        base = Path(self.mktemp()).absolute()
+        base.mkdir(parents=True)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            where = f"127.0.0.1:{taken.getsockname()[1]}"
+            file = base / "control.toml"
+            file.write_text(f'[control]\nurl = "https://{where}"\nlisten = ["{where}"]\n')
+            done = subprocess.run(
+                [
+                    sys.executable, "-c", "from twisted.scripts.twistd import run; run()", "-n",
+                    "--pidfile=", "border0-control", "--config", str(file),
+                ],
+                capture_output=True, text=True, timeout=60, cwd=base, check=False,
+            )  # fmt: skip
+        self.assertEqual(1, done.returncode)
+        self.assertNotIn("Traceback", said := done.stdout + done.stderr)
+        self.assertIn(f"border0-control: Couldn't listen on {where}", said)
 
 
 @needs_postgresql

@@ -21,6 +21,11 @@ from tests.support.client import ADDRESSES, ClientHome, service
 from tests.support.connector import ConnectorProcess, device, policy
 
 OTHER_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJhPMGHRl9lHkbKVVCcmIt4i7rTxlcWhYcsq6JlYYVFN"
+KEY_OF_NO_SUCH_TYPE = (  # the service has none of it
+    "ecdsa-sha2-nistp256 "
+    "AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBF6gSSVbbQAE5jMlf9sN0PC7lTFJ"
+    "fXUhBTq5zIFdgyN2vlwQNwKQpug0Ww+pBXgZNtqz/XELqF/A6okpiFyIe5s="
+)
 BULK = random.Random(3).randbytes(3 << 20)
 
 
@@ -107,12 +112,24 @@ class BuiltIn(ClientCase):
         self.assertIn(b'policy "some" does not permit this command', done.stderr)
         self.assertEqual(self.run_ssh("some", "echo fine").stdout, b"fine\n")
 
+    def test_a_map_that_names_one_of_the_services_keys(self) -> None:
+        keys = self.home.configuration["socket"][0]["host_keys"]
+        self.assertGreater(len(keys), 1)
+        for key in keys:
+            one = service("here", 1, 22, "ssh", host_keys=[key])
+            self.home.configuration["socket"] = [one]
+            self.home.save()
+            done = self.run_ssh("here", "echo fine")
+            self.assertEqual((done.returncode, done.stdout), (0, b"fine\n"), (key, done.stderr))
+
     def test_a_wrong_host_key(self) -> None:
-        self.home.configuration["socket"] = [service("here", 1, 22, "ssh", host_keys=[OTHER_KEY])]
-        self.home.save()
-        done = self.run_ssh("here", "id")
-        self.assertEqual((done.returncode, done.stdout), (125, b""))
-        self.assertIn(b"another host key", done.stderr)
+        for key in (OTHER_KEY, KEY_OF_NO_SUCH_TYPE):
+            one = service("here", 1, 22, "ssh", host_keys=[key])
+            self.home.configuration["socket"] = [one]
+            self.home.save()
+            done = self.run_ssh("here", "id")
+            self.assertEqual((done.returncode, done.stdout), (125, b""))
+            self.assertIn(b"another host key", done.stderr)
 
     def test_a_service_that_takes_nothing_stalls_the_reader(self) -> None:
         child = self.home.spawn("ssh", "--built-in", "here", "sleep 60")

@@ -343,6 +343,20 @@ class Endings(ProxyCase):
         self.assertEqual((fields[-1]["S"], fields[-1]["C"]), ("FATAL", "58030"))
         self.wait_for_query("unrecorded", 0)
 
+    def test_it_fails_while_rows_stream(self):
+        proxy = self.proxy(recorder_fails=True)
+        raw, _ = self.session(proxy)
+        raw.sendall(codec.query(b"SELECT repeat('y', 1000000) FROM generate_series(1, 1000000)"))
+        kinds, last = set(), b""
+        for kind, last in messages(raw):
+            kinds.add(kind)
+            if kind == b"D":
+                self.assertEqual(len(last), 1000006)
+        self.assertEqual(kinds, {b"T", b"D", b"E"})
+        self.assertEqual(codec.error_fields(last)["C"], "58030")
+        raw.close()
+        self.wait_for_query("generate_series(1, 1000000)", 0)
+
     def test_the_proxy_stops(self):
         proxy = self.proxy()
         raw, _ = self.session(proxy)

@@ -2,6 +2,12 @@
 
 import copy
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +22,12 @@ from border0.errors import ConfigError
 from border0.keys import generate_private_key, write_private_key
 from border0.node.agent import Agent, LocalConnection
 from border0.node.config import load
-from border0.node.localapi import Superseded, TunnelError, UnknownName
+from border0.node.launch import READY
+from border0.node.localapi import LocalAddress, Superseded, TunnelError, UnknownName, ask
 from border0.processes.client import ClientTunnel
 from tests.node.test_config import EXAMPLE, KEYS
+from tests.support import children
+from tests.support.client import python_path
 from tests.support.connector import render
 
 
@@ -201,3 +210,48 @@ class Requests(SynchronousTestCase):
         self.assertTrue(self.said(wire)["ok"])
         self.clock.advance(0)
         self.assertEqual(self.left, 1)
+
+
+# An agent whose interpreter says that it begins to end, and ends when it is told to.
+SLOW_TO_END = """
+import atexit, os, sys
+from border0.processes.client import main
+
+def last():
+    os.write(2, b"ending")
+    os.read(0, 1)
+
+atexit.register(last)
+sys.exit(main())
+"""
+
+
+class Ending(SynchronousTestCase):
+    def test_who_told_it_to_stop_hears_the_end_when_the_process_is_gone(self) -> None:
+        # Not below the test's own folder: the path of a local socket must be short.
+        home = Path(tempfile.mkdtemp(prefix="b0-"))
+        self.addCleanup(shutil.rmtree, home)
+        write_private_key(home / "keys" / "client.key", generate_private_key())
+        (home / "client.toml").write_text(render(EXAMPLE))
+        words = ["agent", "--home", str(home), "--config", str(home / "client.toml")]
+        child = children.spawn(
+            [sys.executable, "-P", "-c", SLOW_TO_END, *words],
+            environment={**os.environ, "PYTHONPATH": python_path()},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self.addCleanup(children.end, child, signal.SIGKILL)
+        assert child.stdin and child.stdout and child.stderr
+        self.assertEqual(child.stdout.read(), READY)
+        connection, answer = ask(LocalAddress(home), {"stop": True})
+        self.addCleanup(connection.close)
+        self.assertEqual(answer["pid"], child.pid)
+        self.assertEqual(child.stderr.read(6), b"ending")
+        connection.setblocking(False)
+        self.assertRaises(BlockingIOError, connection.recv, 1)
+        self.assertFalse((home / "client.sock").exists())
+        child.stdin.close()
+        connection.settimeout(20)
+        self.assertEqual(connection.recv(1), b"")
+        self.assertEqual(child.wait(20), 0)

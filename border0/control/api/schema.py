@@ -15,7 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from border0.control.api.errors import ApiError, FieldError, bad_request
-from border0.tables import nearest
+from border0.tables import NAME, nearest
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 QUERY_FIELDS = 32
@@ -157,6 +157,8 @@ def _field_error(text: str, kind: Any) -> ApiError:
         field = prefix
         if repr(UUID_PATTERN) in message:
             message = "an id is a lower-case UUID"
+        elif repr(whole(NAME.pattern)) in message:
+            message = "lower-case letters, digits and dashes, at most 63"
     shown = f"{field}: {message}" if field else message
     return ApiError(422, "invalid", shown, fields=[FieldError(field, message)])
 

@@ -9,8 +9,8 @@
 | map | what the control plane sent last (`NodeMap.dump`) |
 | contact.json | when the control plane was last in sync with this node; endpoints of other nodes |
 
-Every file is replaced at once (a temporary one, then a rename) with mode 0600. A lost map costs one
-download. A ledger that is lost or damaged is an error: an empty one would believe old statements.
+Every file is replaced whole (`privatefile`), mode 0600. A lost map costs one download. A ledger
+that is lost or damaged is an error: an empty one would believe old statements.
 """
 
 import base64
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from border0 import privatefile
 from border0.control.member.url import ControlUrl, parse_url
 from border0.control.push.nodemap import NodeMap
 from border0.errors import Border0Error, ConfigError, ProtocolError
@@ -140,14 +141,14 @@ class MemberState:
             "role": self.role,
             "network": network,
         }
-        write(self.folder / NODE_FILE, json.dumps(data, indent=1).encode() + b"\n")
+        privatefile.replace(self.folder / NODE_FILE, json.dumps(data, indent=1).encode() + b"\n")
 
     def save_authority(self) -> None:
         """Write the pinned authority, or remove the file where there is none; raises OSError."""
         if self.authority is None:
             (self.folder / AUTHORITY_FILE).unlink(missing_ok=True)
         else:
-            write(self.folder / AUTHORITY_FILE, self.authority)
+            privatefile.replace(self.folder / AUTHORITY_FILE, self.authority)
 
     def load_ledger(self) -> Ledger:
         """What this node believed last.
@@ -169,7 +170,7 @@ class MemberState:
 
     def save_ledger(self, ledger: Ledger) -> None:
         """Write what this node believes; it is on the disk when this returns. Raises OSError."""
-        write(self.folder / LEDGER_FILE, ledger.dump(), sync=True)
+        privatefile.replace(self.folder / LEDGER_FILE, ledger.dump(), sync=True)
 
     def load_map(self) -> NodeMap:
         """What the control plane sent last; empty when there is nothing that can be read."""
@@ -181,7 +182,7 @@ class MemberState:
 
     def save_map(self, held: NodeMap) -> None:
         """Write what the control plane sent; raises OSError."""
-        write(self.folder / MAP_FILE, held.dump())
+        privatefile.replace(self.folder / MAP_FILE, held.dump())
 
     def load_contact(self) -> Contact:
         """The last contact; none when the file cannot be read (so nothing counts as recent)."""
@@ -199,7 +200,7 @@ class MemberState:
     def save_contact(self, contact: Contact) -> None:
         """Write the last contact; raises OSError."""
         data = {"last": contact.last, "endpoints": contact.endpoints}
-        write(self.folder / CONTACT_FILE, json.dumps(data).encode())
+        privatefile.replace(self.folder / CONTACT_FILE, json.dumps(data).encode())
 
     def forget(self) -> None:
         """Remove what belongs to another membership: the map and the contact; raises OSError."""
@@ -218,7 +219,7 @@ def load_machine_key(folder: Path, *, create: bool) -> Ed25519PrivateKey:
         if not create:
             raise _damaged(path, "it is missing")
         key = Ed25519PrivateKey.generate()
-        write(path, base64.b64encode(key.private_bytes_raw()) + b"\n", sync=True)
+        privatefile.replace(path, base64.b64encode(key.private_bytes_raw()) + b"\n", sync=True)
         return key
     if os.name == "posix" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigError(f"{path} is open to others; run: chmod 600 {path}")
@@ -239,22 +240,6 @@ def make_folder(folder: Path) -> None:
             folder.chmod(0o700)
     except OSError as error:
         raise ConfigError(f"{folder}: {error.strerror}") from None
-
-
-def write(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Replace a file at once, mode 0600.
-
-    :param sync: whether it must be on the disk when this returns.
-    :raises OSError: the old file is as it was.
-    """
-    temporary = path.with_name(path.name + ".new")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def _read(path: Path) -> bytes | None:

@@ -8,7 +8,6 @@ by its caller.
 
 import base64
 import binascii
-import hashlib
 import hmac
 import secrets
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from typing import NamedTuple
 from border0.control.api.errors import busy, invalid
 from border0.control.api.limits import Limiter, Rate, address_key
 from border0.control.signin.model import Account, Grant, SignInState, digest
+from border0.keys import fingerprint
 from border0.secrets import Secret
 
 SECONDS = 600.0
@@ -184,6 +184,5 @@ def key_bytes(public_key: str) -> bytes:
 
 
 def key_fingerprint(public_key: str) -> str:
-    """What people compare: 128 bits of the key's SHA-256, in groups of four hex digits."""
-    found = hashlib.sha256(key_bytes(public_key)).hexdigest()[:32]
-    return " ".join(found[i : i + 4] for i in range(0, 32, 4))
+    """What people compare, here and on the machine that asks."""
+    return fingerprint(key_bytes(public_key))

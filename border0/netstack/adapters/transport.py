@@ -46,7 +46,6 @@ class StackTransport:
         self._write_closed = False
         self._aborted = False
         self._half: Any = None
-        self._producing = True
         connection.low_water = LOW_WATER
         connection.on_eof = self._eof
         connection.on_drain = self._drain
@@ -186,12 +185,10 @@ class StackTransport:
 
     def pauseProducing(self) -> None:
         """Stop delivering: the receive window closes."""
-        self._producing = False
         self.connection.pause()
 
     def resumeProducing(self) -> None:
         """Deliver again."""
-        self._producing = True
         if self.connected and not self.disconnecting:
             self.connection.resume()
 

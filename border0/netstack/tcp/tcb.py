@@ -55,7 +55,6 @@ class Tcb:
         "__weakref__",
         "ack_deadline",
         "ack_now",
-        "address_pair",
         "blocks",
         "board",
         "challenge_at",
@@ -93,7 +92,6 @@ class Tcb:
         "on_drain",
         "on_eof",
         "on_established",
-        "options",
         "orphan",
         "pack",
         "paused",
@@ -156,12 +154,10 @@ class Tcb:
         self.orphan = False  # the application was told of the end: nothing more is delivered
 
         # Templates
-        self.address_pair = local[0] + remote[0]
         self.pseudo = 0  # addresses, protocol and ports, for what we send
         self.pseudo_in = 0  # addresses and protocol, for what we verify as a whole
         self.prefixes: dict[int, bytes] = {}
         self.pack: Callable[..., bytes] = ignore  # type: ignore[assignment]
-        self.options = b""
 
         # Receiver
         self.irs = 0

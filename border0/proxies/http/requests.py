@@ -48,11 +48,11 @@ class RequestSession(Machine):
         if exchange is None:
             self.closing = self.closing or NOW
         elif not exchange.complete:
-            self.abandon("the client's request broke off", now)
+            self.abandon("the client's request broke off")
         else:
             exchange.close = True
 
-    def abandon(self, reason: str, now: float) -> None:
+    def abandon(self, reason: str) -> None:
         """The client's connection is gone, or is to go at once."""
         exchange = self._exchange
         if exchange is not None:

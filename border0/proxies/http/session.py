@@ -82,13 +82,13 @@ class Session(Machine):
         elif exchange is None:
             self.closing = self.closing or NOW
         elif not exchange.complete:
-            self.abandon("the client's request broke off", now)
+            self.abandon("the client's request broke off")
         else:
             exchange.close = True
             if not exchange.answered:
                 self.deadline = now + HALF_CLOSED_SECONDS
 
-    def abandon(self, reason: str, now: float) -> None:
+    def abandon(self, reason: str) -> None:
         """The client's connection is gone, or is to go at once."""
         exchange = self._exchange
         if exchange is not None:
@@ -177,7 +177,7 @@ class Session(Machine):
             exchange = self._exchange = Exchange(None, now)
         self._drop_upstream()
         if exchange.answered:
-            self._cut(exchange, str(error), now)
+            self._cut(exchange, str(error))
             return
         exchange.close = True
         self._reply(exchange, error.status, [f"{error}."], str(error), now)
@@ -237,7 +237,7 @@ class Session(Machine):
         if not self._upstream:
             return
         if self.tunnel:
-            self.abandon("", now)
+            self.abandon("")
             return
         if exchange is None:
             self._drop_upstream()
@@ -262,7 +262,7 @@ class Session(Machine):
                 self.to_client.append(part)
         elif isinstance(part, ResponseHead):
             if part.status < 200:
-                self._interim_answer(exchange, part, now)
+                self._interim_answer(exchange, part)
             else:
                 self._final_answer(exchange, part)
         elif isinstance(part, End):
@@ -274,7 +274,7 @@ class Session(Machine):
             self._finish(exchange)
             self._after(exchange, now)
 
-    def _interim_answer(self, exchange: Exchange, head: ResponseHead, now: float) -> None:
+    def _interim_answer(self, exchange: Exchange, head: ResponseHead) -> None:
         self._interim += 1
         if head.status == 101:
             if not exchange.upgrade or not exchange.complete:
@@ -333,7 +333,7 @@ class Session(Machine):
             else:
                 self._malformed(HttpError(408, "the request came too slowly"), now)
         elif self._client_ended:
-            self.abandon("the client left before the answer", now)
+            self.abandon("the client left before the answer")
         elif not exchange.complete:
             self._malformed(HttpError(408, "the request's body came too slowly"), now)
         else:
@@ -345,11 +345,11 @@ class Session(Machine):
         """The upstream connection is of no more use in the middle of an exchange."""
         self._drop_upstream()
         if exchange.answered:
-            self._cut(exchange, reason, now)
+            self._cut(exchange, reason)
         else:
             self._bad_gateway(exchange, 502, reason, now)
 
-    def _cut(self, exchange: Exchange, reason: str, now: float) -> None:
+    def _cut(self, exchange: Exchange, reason: str) -> None:
         """A response breaks off: the client must see that the body is not whole."""
         self._finish(exchange, "failed", reason)
         self.closing = ABORT if exchange.open_ended else NOW

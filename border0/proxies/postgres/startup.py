@@ -13,7 +13,6 @@ HTTP_WORDS = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"DELE", b"CONN", b"P
 HTTP2_PREFACE = b"PRI "
 NAME_LIMIT = 63  # bytes of a database name that the server looks at (NAMEDATALEN - 1)
 SECONDS = 30.0  # a client that has not finished its start-up by then is dropped
-_RUNS = {"1", "true", "on", "yes", "database"}
 
 
 class WrongProtocol(ProtocolError):
@@ -130,11 +129,6 @@ class Startup:
             )
         self.request = StartupRequest(parameters)
         return codec.negotiate_protocol_version(options) if minor or options else b""
-
-
-def wants_replication(parameters: dict[str, str]) -> bool:
-    """Whether the start-up parameters ask for a replication connection."""
-    return parameters.get("replication", "").lower() in _RUNS
 
 
 def _refuse(reason: str, sqlstate: str = codec.PROTOCOL_VIOLATION) -> WrongProtocol:

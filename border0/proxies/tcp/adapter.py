@@ -17,17 +17,17 @@ from zope.interface import implementer
 
 from border0.proxies.adapters import writethrough
 from border0.proxies.admission import Admission, Admit, Refusal
-from border0.proxies.tcp.relay import (
-    CLIENT_LOST,
+from border0.proxies.endings import (
+    CLIENT_VANISHED,
     CLOSED,
-    ORDERLY,
     RECORDER_FAILED,
+    SESSION_LIMIT,
     STOPPED,
-    TIME_LIMIT,
-    UNREACHABLE,
-    UPSTREAM_LOST,
-    Relay,
+    UPSTREAM_CLOSED,
+    UPSTREAM_UNREACHABLE,
+    result_of,
 )
+from border0.proxies.tcp.relay import Relay
 
 CONNECT_SECONDS = 10.0
 
@@ -122,7 +122,7 @@ class ClientSide(Protocol):
 
     def unreachable(self, reason: Failure) -> None:
         """The upstream connection could not be made."""
-        self.end(UNREACHABLE, reason.getErrorMessage())
+        self.end(UPSTREAM_UNREACHABLE, reason.getErrorMessage())
 
     def dataReceived(self, data: bytes) -> None:
         """Pass bytes on to the upstream."""
@@ -131,7 +131,7 @@ class ClientSide(Protocol):
             self.relay.bytes_in += len(data)
             write(data)
         elif not self._status and self._admission is not None and not self.relay.hold(data):
-            self.end(CLIENT_LOST, "the client sent too much before the upstream was there")
+            self.end(CLIENT_VANISHED, "the client sent too much before the upstream was there")
 
     def from_upstream(self, data: bytes) -> None:
         """Pass bytes on to the client."""
@@ -168,14 +168,20 @@ class ClientSide(Protocol):
         """The client's connection is gone: so goes the upstream's."""
         self._lost = True
         if self._admission is not None:
-            self.end(CLIENT_LOST, "" if reason.check(ConnectionDone) else reason.getErrorMessage())
+            self.end(
+                CLIENT_VANISHED,
+                "" if reason.check(ConnectionDone) else reason.getErrorMessage(),
+            )
             self._settle()
 
     def upstream_lost(self, reason: Failure) -> None:
         """The upstream's connection is gone: so goes the client's."""
         self.upstream = None
         self._to_upstream = _discard
-        self.end(UPSTREAM_LOST, "" if reason.check(ConnectionDone) else reason.getErrorMessage())
+        self.end(
+            UPSTREAM_CLOSED,
+            "" if reason.check(ConnectionDone) else reason.getErrorMessage(),
+        )
         self._settle()
 
     def end(self, status: str, reason: str = "") -> None:
@@ -202,12 +208,11 @@ class ClientSide(Protocol):
             self._limit.cancel()
         status = self._status
         relay = self.relay
-        result = "ok" if status in ORDERLY else "failed"
-        admission.log.end(relay.bytes_in, relay.bytes_out, status, self._reason, result)
+        admission.log.end(relay.bytes_in, relay.bytes_out, status, self._reason, result_of(status))
         admission.ended()
 
     def _expired(self) -> None:
-        self.end(TIME_LIMIT, "the longest time that the policy allows for a session is over")
+        self.end(SESSION_LIMIT, "the longest time that the policy allows for a session is over")
 
     def stop(self, reason: str) -> None:
         """End the session at once: it is no longer wanted here."""

@@ -4,17 +4,6 @@ Source: RFC 9293 §3.6 (a connection may be closed in one direction while the ot
 sends nothing; the adapter asks it what to do after each end of a direction.
 """
 
-CLOSED = "closed"
-UNREACHABLE = "upstream unreachable"
-CLIENT_LOST = "client vanished"
-UPSTREAM_LOST = "upstream closed"
-TIME_LIMIT = "session limit"
-RECORDER_FAILED = "recorder failed"
-STOPPED = "stopped"
-
-ORDERLY = frozenset((CLOSED, TIME_LIMIT, STOPPED))
-"""Ends that no failure brought about."""
-
 EARLY_LIMIT = 64 * 1024
 """Bytes from the client that may wait until the upstream connection stands."""
 

@@ -6,12 +6,13 @@ Does not: store every timestamp. The file holds a bound that none sent so far ha
 seconds ahead, so that the disk is asked once in that time and not for every handshake.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from twisted.logger import Logger
+
+from border0 import privatefile
 
 _SECOND = 1_000_000_000
 _RESERVE = 10 * _SECOND
@@ -88,10 +89,6 @@ class StoredClock:
             return 0
 
     def _store(self, bound: int) -> None:
-        fresh = self._path.with_name(self._path.name + ".new")
-        with open(fresh, "w", encoding="ascii") as file:
-            file.write(pack_tai64n(bound).hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, self._path)
+        line = pack_tai64n(bound).hex() + "\n"
+        privatefile.replace(self._path, line.encode("ascii"), sync=True)
         self._bound = bound

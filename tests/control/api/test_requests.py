@@ -1,13 +1,16 @@
 """Requests as they come over a connection: who is refused, with what, and what never leaks."""
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.control.api.errors import conflict
+from border0.control.api.errors import ApiError, conflict
 from border0.control.api.routes import Answer
+from border0.control.api.schema import decode_body, whole
+from border0.tables import NAME
 from tests.support.sampleroutes import Sample
 from tests.support.signin import Control, now_of
 from tests.support.web import ORIGIN, Response, Wire, exchange, raw_request
@@ -43,6 +46,14 @@ class Bodies(Api):
         self.assertEqual(found, {"nme": "there is no such field; did you mean 'name'?"})
         found = self.fields({"name": "a", "upstream": {"hostname": "h", "prt": 1}})
         self.assertEqual(found, {"upstream.prt": "there is no such field; did you mean 'port'?"})
+
+    def test_a_name_that_is_none_is_told_what_one_is(self) -> None:
+        class Named(msgspec.Struct):
+            name: Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern))]
+
+        raw = b'{"name": "Lab 1"}'
+        error = self.assertRaises(ApiError, decode_body, msgspec.json.Decoder(Named), raw, Named)
+        self.assertEqual(error.message, "name: lower-case letters, digits and dashes, at most 63")
 
     def test_missing_wrong_and_out_of_bounds(self) -> None:
         self.assertEqual(self.fields({}), {"name": "it is required"})

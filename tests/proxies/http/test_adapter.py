@@ -191,6 +191,19 @@ class ProxyTests(Case):
         await until(lambda: not factory.sessions)
         self.assertEqual(self.door.lines()[-1]["status"], "session limit")
 
+    async def test_what_comes_in_the_turn_in_which_the_recorder_fails_goes_nowhere(self):
+        dialled = []
+        factory = self.proxy(1, dial=lambda *a: dialled.append(a))
+        near = await deferToThread(self.connect)
+        await until(lambda: factory.sessions)
+        (session,) = factory.sessions
+        self.door.last.log.fail("No space left on device")
+        session.dataReceived(GET)
+        self.assertEqual(await deferToThread(near.recv, 1), b"")
+        await until(lambda: self.door.ended)
+        self.assertEqual(dialled, [])
+        self.assertEqual(self.door.lines()[-1]["status"], "recorder failed")
+
     async def test_a_slow_head_is_answered_and_closed(self):
         factory = self.proxy(1)
         near = await deferToThread(self.connect)

@@ -15,17 +15,19 @@ from zope.interface import implementer
 
 from border0.proxies.adapters.valve import Valve
 from border0.proxies.admission import Admission, Refusal
+from border0.proxies.endings import (
+    CLIENT_VANISHED,
+    CLOSED,
+    DENIED,
+    RECORDER_FAILED,
+    SESSION_LIMIT,
+    STOPPED,
+    result_of,
+)
 from border0.proxies.http.exchange import Exchange
 from border0.proxies.http.limits import ABORT, LINGER
 
 LINGER_SECONDS = 30.0
-CLOSED = "closed"
-CLIENT_LOST = "client vanished"
-DENIED = "denied"
-TIME_LIMIT = "session limit"
-RECORDER_FAILED = "recorder failed"
-STOPPED = "stopped"
-ORDERLY = frozenset((CLOSED, TIME_LIMIT, STOPPED))
 
 _DONE = Failure(ConnectionDone())
 log = Logger()
@@ -208,8 +210,8 @@ class ClientConnection(Protocol):
         machine = self.machine
         if not self._ending:
             if machine.busy and not machine.tunnel:
-                self._status = self._status or CLIENT_LOST
-            machine.abandon("the client left", self.reactor.seconds())
+                self._status = self._status or CLIENT_VANISHED
+            machine.abandon("the client left")
             self._ending = True
             self.settle()
             self.let_go()
@@ -219,8 +221,9 @@ class ClientConnection(Protocol):
         admission, self._admission = self._admission, None
         if admission is not None:
             status = self._status or CLOSED
-            result = "ok" if status in ORDERLY else "failed"
-            admission.log.end(self.bytes_in, self.bytes_out, status, self._reason, result)
+            admission.log.end(
+                self.bytes_in, self.bytes_out, status, self._reason, result_of(status)
+            )
             admission.ended()
 
     def end(self, status: str, reason: str) -> None:
@@ -230,7 +233,7 @@ class ClientConnection(Protocol):
         self._status, self._reason = status, reason
         machine = self.machine
         busy = machine.busy
-        machine.abandon(reason, self.reactor.seconds())
+        machine.abandon(reason)
         if busy:
             machine.closing = ABORT
         self.settle()
@@ -240,11 +243,10 @@ class ClientConnection(Protocol):
         self.end(STOPPED, reason)
 
     def _expired(self) -> None:
-        self.end(TIME_LIMIT, "the longest time that the policy allows for a session is over")
+        self.end(SESSION_LIMIT, "the longest time that the policy allows for a session is over")
 
     def _recorder_failed(self, reason: str) -> None:
-        # It may be called while a record is written: end in the reactor's next turn.
-        self.reactor.callLater(0, self.end, RECORDER_FAILED, reason)
+        self.end(RECORDER_FAILED, reason)
 
     @staticmethod
     def _stop(timer: IDelayedCall | None) -> None:

@@ -15,6 +15,18 @@ from twisted.python.failure import Failure
 from border0.policy.grants import DatabaseGrant
 from border0.proxies.adapters.valve import Valve
 from border0.proxies.admission import Admission, Refusal
+from border0.proxies.endings import (
+    CLIENT_VANISHED,
+    CLOSED,
+    DENIED,
+    PROTOCOL_ERROR,
+    RECORDER_FAILED,
+    SESSION_LIMIT,
+    STOPPED,
+    UPSTREAM_CLOSED,
+    UPSTREAM_FAILED,
+    result_of,
+)
 from border0.proxies.postgres import codec, denial
 from border0.proxies.postgres.adapters.upstream import CancelDial, SessionDial, UpstreamSide
 from border0.proxies.postgres.codec import ProtocolError
@@ -37,16 +49,6 @@ MESSAGE_SECONDS = 1.0  # what the server has left to complete the message that i
 LINGER_SECONDS = 10.0  # what a client has left to read the last words
 # An unrestricted client's statements are forwarded whatever they say, so they may be longer.
 UNRESTRICTED_LIMIT = 16 * STATEMENT_LIMIT
-
-CLOSED = "closed"
-DENIED = "denied"
-CLIENT_VANISHED = "client vanished"
-UPSTREAM_CLOSED = "upstream closed"
-UPSTREAM_FAILED = "upstream failed"
-PROTOCOL_ERROR = "protocol error"
-SESSION_LIMIT = "session limit"
-RECORDER_FAILED = "recorder failed"
-STOPPED = "stopped"
 
 _DONE = Failure(ConnectionDone())
 log = Logger(namespace="border0.proxies.postgres")
@@ -142,13 +144,13 @@ class ClientSide(protocol.Protocol):
             database = request.database(upstream.database, upstream.username)
             grant = factory.grants(answer.policies, database)
             if not isinstance(grant, DatabaseGrant):
-                self._end(DENIED, grant.reason, denial.error(grant, "FATAL"), "denied")
+                self._end(DENIED, grant.reason, denial.error(grant, "FATAL"))
                 return
             self._gate = gate = factory.gates(grant)
             self._unrestricted = grant.unrestricted
             refusal = gate.check_startup(request.parameters)
             if refusal is not None:
-                self._end(DENIED, refusal.reason, denial.error(refusal, "FATAL"), "denied")
+                self._end(DENIED, refusal.reason, denial.error(refusal, "FATAL"))
                 return
             self._limit(answer.session_seconds, grant.max_session_seconds)
             parameters = upstream_parameters(
@@ -159,7 +161,7 @@ class ClientSide(protocol.Protocol):
             log.failure("the session's policy could not be evaluated")
             reason = "the policy could not be evaluated"
             reply = codec.fatal(codec.INSUFFICIENT_PRIVILEGE, f"permission denied: {reason}")
-            self._end(DENIED, reason, reply, "denied")
+            self._end(DENIED, reason, reply)
             return
         nonce = factory.random_bytes(18).hex()
         login = Login(parameters, upstream.password, upstream.tls_mode, answer.socket, nonce)
@@ -253,7 +255,7 @@ class ClientSide(protocol.Protocol):
             self._close()
             return
         if session.terminated:
-            self._end(CLOSED, result="ok")
+            self._end(CLOSED)
             return
         reply = b""
         if not session.fatal:
@@ -272,7 +274,7 @@ class ClientSide(protocol.Protocol):
         if session is None:
             self._end(CLIENT_VANISHED)
         elif session.terminated or not session.busy:
-            self._end(CLOSED, result="ok")
+            self._end(CLOSED)
         else:
             self._end(CLIENT_VANISHED, "the client's connection ended in mid-query")
         self._close()
@@ -293,12 +295,12 @@ class ClientSide(protocol.Protocol):
 
     def _expired(self, seconds: float) -> None:
         summary = f"terminating connection: a session may last {seconds:g} seconds"
-        self._end(SESSION_LIMIT, summary, codec.fatal(codec.ADMIN_SHUTDOWN, summary), "ok")
+        self._end(SESSION_LIMIT, summary, codec.fatal(codec.ADMIN_SHUTDOWN, summary))
 
     def stop(self, reason: str) -> None:
         """End the session because the service stops."""
         summary = f"terminating connection: {reason}"
-        self._end(STOPPED, reason, codec.fatal(codec.ADMIN_SHUTDOWN, summary), "ok")
+        self._end(STOPPED, reason, codec.fatal(codec.ADMIN_SHUTDOWN, summary))
 
     def _too_slow(self) -> None:
         log.info("{peer}: no start-up within {seconds} s", peer=self._remote()[0], seconds=SECONDS)
@@ -314,9 +316,7 @@ class ClientSide(protocol.Protocol):
             factory.reactor, factory.upstream, upstream.login.key, login.secure, factory.context
         )
 
-    def _end(
-        self, status: str, reason: str = "", reply: bytes = b"", result: str = "failed"
-    ) -> None:
+    def _end(self, status: str, reason: str = "", reply: bytes = b"") -> None:
         """End the session, once: cancel what runs, write the record, close.
 
         The client's next message goes nowhere. When it has half of one of the server's, an error
@@ -340,7 +340,7 @@ class ClientSide(protocol.Protocol):
             told = bool(reply) and self._upstream is not None and not self._lost
             waits = told and session.mid_message
         if admission is not None:
-            admission.log.end(came, went, status, reason, result)
+            admission.log.end(came, went, status, reason, result_of(status))
             admission.ended()
         if waits:
             self._valve.hold(True)

@@ -14,6 +14,7 @@ from twisted.internet.protocol import ClientFactory
 from twisted.python.failure import Failure
 
 from border0.errors import ConfigError
+from border0.proxies.endings import UPSTREAM_CLOSED, UPSTREAM_FAILED, UPSTREAM_UNREACHABLE
 from border0.proxies.ssh import wire
 from border0.proxies.ssh.adapters.connection import Connection
 from border0.proxies.ssh.adapters.hostkeys import KnownHosts
@@ -23,8 +24,6 @@ from border0.proxies.ssh.upstream import SSHUpstream, algorithms, judge
 from border0.proxies.ssh.wire import Reader, boolean, printable, string, uint32
 from border0.secrets import Secret
 
-UNREACHABLE = "upstream unreachable"
-REFUSED = "upstream failed"
 BANNERS = 8
 _DONE = Failure(ConnectionDone())
 
@@ -138,7 +137,8 @@ class Login(SSHService):
                 return
         names = ", ".join(printable(name, 40) for name in methods[:8])
         self.session.far_failed(
-            REFUSED, f"the upstream refuses the connector's login (it takes: {names})"
+            UPSTREAM_FAILED,
+            f"the upstream refuses the connector's login (it takes: {names})",
         )
         self.transport.close()
 
@@ -165,7 +165,7 @@ class UpstreamWire(ClientWire):
             if not self._pinned and upstream.host_key_policy == "first-use":
                 self._pinned = self._known.get(upstream.host, upstream.port)
         except ConfigError as error:
-            self.session.far_failed(REFUSED, str(error))
+            self.session.far_failed(UPSTREAM_FAILED, str(error))
             self.close()
             return
         self.supportedPublicKeys = algorithms(self._pinned)
@@ -193,7 +193,7 @@ class UpstreamWire(ClientWire):
                     self._known.add(self.upstream.host, self.upstream.port, key)
                 login = Login(self.upstream, self.username, self.session)
             except (ValueError, ConfigError) as error:
-                self.session.far_failed(REFUSED, str(error))
+                self.session.far_failed(UPSTREAM_FAILED, str(error))
                 self.close()
                 return
             self.requestService(login)
@@ -207,30 +207,30 @@ class UpstreamWire(ClientWire):
     def failed(self, code: int, text: str) -> None:
         """We leave; the session hears why."""
         if self._why:
-            self.session.far_failed(REFUSED, self._why)
+            self.session.far_failed(UPSTREAM_FAILED, self._why)
         elif text == NO_MATCH:
             self.session.far_failed(
-                REFUSED,
+                UPSTREAM_FAILED,
                 "the upstream and the connector have no algorithm in common"
                 + (", or it has no host key of the pinned kind" if self._pinned else ""),
             )
         else:
-            self.session.far_failed(REFUSED, f"the upstream broke the protocol: {text}")
+            self.session.far_failed(UPSTREAM_FAILED, f"the upstream broke the protocol: {text}")
 
     def told(self, code: int, text: str) -> None:
         """The upstream leaves, and said why."""
-        self.session.far_failed(REFUSED, f"the upstream closed the connection: {text}")
+        self.session.far_failed(UPSTREAM_FAILED, f"the upstream closed the connection: {text}")
 
     def refuse(self, text: str) -> None:
         """What answers there is not SSH."""
-        self.session.far_failed(REFUSED, f"the upstream does not speak SSH: {text}")
+        self.session.far_failed(UPSTREAM_FAILED, f"the upstream does not speak SSH: {text}")
         self.close()
 
     def connectionLost(self, reason: Failure = _DONE) -> None:  # type: ignore[override]
         """The upstream is gone."""
         super().connectionLost(reason)
         why = "" if reason.check(ConnectionDone) else f": {reason.getErrorMessage()}"
-        self.session.far_failed("upstream closed", f"the upstream closed the connection{why}")
+        self.session.far_failed(UPSTREAM_CLOSED, f"the upstream closed the connection{why}")
 
 
 class Dialer(ClientFactory):
@@ -252,5 +252,6 @@ class Dialer(ClientFactory):
     def clientConnectionFailed(self, connector: object, reason: Failure) -> None:
         """Nobody answers there."""
         self.session.far_failed(
-            UNREACHABLE, f"the upstream cannot be reached: {reason.getErrorMessage()}"
+            UPSTREAM_UNREACHABLE,
+            f"the upstream cannot be reached: {reason.getErrorMessage()}",
         )

@@ -7,7 +7,6 @@ the same keys after every restart. `known_hosts.json` holds the key that each up
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from twisted.conch.ssh.keys import BadKeyError, Key
 
+from border0 import privatefile
 from border0.errors import ConfigError
 
 RSA_BITS = 3072
@@ -60,12 +60,7 @@ def _load(path: Path, make: Any) -> Any:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             pem = make().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
-            temporary = path.with_name(path.name + ".new")
-            temporary.unlink(missing_ok=True)
-            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(pem)
-            os.replace(temporary, path)
+            privatefile.replace(path, pem)
         return Key.fromString(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"SSH host key {path}: {error.strerror}") from None
@@ -93,11 +88,9 @@ class KnownHosts:
         """
         known = self._read()
         known[f"{host}:{port}"] = [base64.b64encode(blob).decode()]
-        temporary = self.path.with_suffix(".new")
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
-            os.replace(temporary, self.path)
+            privatefile.replace(self.path, (json.dumps(known, indent=1) + "\n").encode())
         except OSError as error:
             raise ConfigError(f"{self.path}: {error.strerror}") from None
 

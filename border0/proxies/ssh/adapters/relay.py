@@ -10,20 +10,23 @@ from twisted.logger import Logger
 
 from border0.policy.ssh import SSHGrant, Verdict
 from border0.proxies.admission import Admission, Refusal
+from border0.proxies.endings import (
+    CLIENT_VANISHED,
+    CLOSED,
+    DENIED,
+    PROTOCOL_ERROR,
+    RECORDER_FAILED,
+    SESSION_LIMIT,
+    STOPPED,
+    UPSTREAM_FAILED,
+    result_of,
+)
 from border0.proxies.ssh import wire
 from border0.proxies.ssh.adapters.channels import AgentChannel, ForwardChannel, SessionChannel
 from border0.proxies.ssh.adapters.connection import Connection
 from border0.proxies.ssh.adapters.end import End
 from border0.proxies.ssh.wire import Reader, printable, string
 
-CLOSED = "closed"
-DENIED = "denied"
-CLIENT_LOST = "client vanished"
-PROTOCOL = "protocol error"
-TIME_LIMIT = "session limit"
-RECORDER_FAILED = "recorder failed"
-STOPPED = "stopped"
-ORDERLY = frozenset((CLOSED, TIME_LIMIT, STOPPED))
 BANNER_LIMIT = 4096
 
 log = Logger(namespace="border0.ssh")
@@ -160,7 +163,7 @@ class Session:
             self._dialling = factory.reach(self, username)
         except Exception:
             log.failure("the upstream could not be reached")
-            self.end("upstream failed", "the connector could not reach the upstream")
+            self.end(UPSTREAM_FAILED, "the connector could not reach the upstream")
 
     # The upstream's leg.
 
@@ -196,14 +199,14 @@ class Session:
 
     def client_failed(self, text: str) -> None:
         """The client broke the protocol."""
-        self.end(PROTOCOL, text)
+        self.end(PROTOCOL_ERROR, text)
 
     def client_gone(self, text: str) -> None:
         """The client's connection is gone."""
         if self._left:
             self.end(CLOSED, "" if self._left == CLOSED else self._left)
         else:
-            self.end(CLOSED if not self.channels and not text else CLIENT_LOST, text)
+            self.end(CLOSED if not self.channels and not text else CLIENT_VANISHED, text)
 
     # Channels.
 
@@ -248,7 +251,7 @@ class Session:
         self.end(STOPPED, reason)
 
     def _expired(self) -> None:
-        self.end(TIME_LIMIT, "the longest time that the policy allows for a session is over")
+        self.end(SESSION_LIMIT, "the longest time that the policy allows for a session is over")
 
     def _recorder_failed(self, reason: str) -> None:
         self.end(RECORDER_FAILED, reason)
@@ -274,12 +277,11 @@ class Session:
         self._admission = None
         self.factory.sessions.discard(self)
         near = self.near
-        result = "ok" if status in ORDERLY else "denied" if status == DENIED else "failed"
         admission.log.end(
             near.bytes_in if near is not None else 0,
             near.bytes_out if near is not None else 0,
             status,
             reason,
-            result,
+            result_of(status),
         )
         admission.ended()

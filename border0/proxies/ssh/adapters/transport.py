@@ -65,7 +65,6 @@ class Wire(Keying):
         self.logged_in = False
         self.gone = False
         self.lost = False
-        self.bytes_read = 0
         self._input = bytearray()
         self._want = 0
         self._packets_in = 0
@@ -161,7 +160,6 @@ class Wire(Keying):
         """Consume bytes from the peer; nothing that they hold raises."""
         if self.gone:
             return
-        self.bytes_read += len(data)
         self._input += data
         try:
             if self.gotVersion or self._version():
