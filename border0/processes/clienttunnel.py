@@ -55,9 +55,11 @@ class ClientTunnel:
     """A WireGuard device and a TCP stack that connects to services.
 
     ConfigError for a bad private key; OSError when the key's folder cannot be written.
+
+    :param port: the UDP port to take if it is free, 0 for any.
     """
 
-    def __init__(self, reactor: Any, config: ClientConfig) -> None:
+    def __init__(self, reactor: Any, config: ClientConfig, port: int = 0) -> None:
         self.reactor, self.config = reactor, config
         self.private_key = load_private_key(config.private_key_file, create=False)
         self._stamp = _stamp(config.file)
@@ -72,7 +74,7 @@ class ClientTunnel:
             is_local=lambda address: address in self.local,
             accept=lambda connection: False,
         )
-        self.tunnel = Tunnel(reactor, self.device, self.stack, 0, _NoEndpoints())
+        self.tunnel = Tunnel(reactor, self.device, self.stack, port, _NoEndpoints())
         self.tunnel.flows_of = self._flows_of
         self.tunnel.event = self._happened
         self.choice = Choice()
@@ -85,8 +87,14 @@ class ClientTunnel:
         self._follow({}, config)
 
     def start(self) -> None:
-        """Bind an ephemeral UDP port."""
-        self.tunnel.startService()
+        """Bind the wanted UDP port, or an ephemeral one when another process has it."""
+        try:
+            self.tunnel.startService()
+        except OSError:
+            if not self.tunnel.udp.port:
+                raise
+            self.tunnel.udp.port = 0
+            self.tunnel.startService()
         self._look()
 
     def stop(self) -> None:
