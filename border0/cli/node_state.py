@@ -8,7 +8,9 @@ from border0.audit.reading import printable
 from border0.cli import command, format, membership
 from border0.errors import Border0Error
 from border0.node import nodeaddress
+from border0.node.journal import JOURNAL, Journal
 from border0.node.localapi import NoAgent, TunnelError
+from border0.node.splitdns import undo
 
 
 class Denied(Border0Error):
@@ -73,5 +75,8 @@ def stop(options: argparse.Namespace) -> int:
         pid = nodeaddress.stop(home)
     except TunnelError as error:
         raise Denied(str(error)) if error.kind == "denied" else error from None
+    if pid is None:
+        for what in undo(Journal(home / JOURNAL)):
+            command.say(f"restored {what}: the node was killed before it could")
     text = "no node runs" if pid is None else f"ended the node, process {pid}"
     return command.done(options, {"pid": pid}, printable(text))

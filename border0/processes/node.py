@@ -38,6 +38,7 @@ from border0.processes.health import Metric, health_service
 from border0.processes.memory import settle
 
 if TYPE_CHECKING:
+    from border0.node.splitdns import Resolver
     from border0.processes.clientfollow import Following
     from border0.processes.nodeinterface import NodeInterface
 
@@ -192,7 +193,11 @@ class FollowingService(Service):
 
 @implementer(IService, IServiceCollection)
 class NodeProcess(MultiService):
-    """All services of one node. ConfigError, OSError: it cannot be made."""
+    """All services of one node. Border0Error, OSError: it cannot be made.
+
+    :param interface: the name of its interface, "" for none.
+    :param resolver: how this machine's programs learn names, None: not from us.
+    """
 
     def __init__(
         self,
@@ -202,6 +207,8 @@ class NodeProcess(MultiService):
         basis: Place | ClientConfig,
         observer: Any = None,
         claim: Claim | None = None,
+        interface: str = "",
+        resolver: "Resolver | None" = None,
     ) -> None:
         super().__init__()
         self.reactor, self.home, self.file, self.observer = reactor, home, file, observer
@@ -218,6 +225,15 @@ class NodeProcess(MultiService):
             basis = following.config()
         self.tunnel = ClientTunnel(reactor, basis, wanted_port())
         TunnelService(self.tunnel).setServiceParent(self)
+        if interface:
+            from border0.processes import nodeinterface
+
+            self.interface = nodeinterface.NodeInterface(
+                reactor, interface, self.tunnel, os.urandom, resolver
+            )
+            self.interface.prepare()
+            self.interface.lost = self.leave
+            self.interface.setServiceParent(self)
         if following is not None:
             self.following = FollowingService(following, self.tunnel)
             self.following.setServiceParent(self)
@@ -395,6 +411,24 @@ def start_again() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def prepare_names(options: Options) -> "Resolver | None":
+    """Undo what a killed node left, and choose how names are made known; None: not at all.
+
+    :raises Border0Error: not a machine for --tun.
+    """
+    from border0.node.journal import JOURNAL, Journal
+    from border0.node.splitdns import choose, undo
+
+    journal = Journal(options.home / JOURNAL)
+    for what in undo(journal):
+        print(f"border0-node: restored {what}: a node was killed before it could", file=sys.stderr)
+    if not options["tun"]:
+        return None
+    if sys.platform != "linux":
+        raise ConfigError("--tun is for Linux; without it, border0 client reaches services")
+    return None if options["no-dns"] else choose(journal, options["interface"])
+
+
 def makeService(options: Options) -> Service:
     """What `twistd` calls; the file has been read by then."""
     from twisted.internet import reactor
@@ -406,7 +440,11 @@ def makeService(options: Options) -> Service:
         claim = Claim(options.home, options.basis.private_key_file)
         # Read only when the key is ours: two would overwrite what is saved.
         basis = find_place(options.file) or load(options.file)
-        process = NodeProcess(anyway, options.home, options.file, basis, observer, claim)
+        interface = options["interface"] if options["tun"] else ""
+        process = NodeProcess(
+            anyway, options.home, options.file, basis, observer, claim, interface,
+            prepare_names(options),
+        )  # fmt: skip
         if options["metrics-listen"]:
             listen = options["metrics-listen"]
             health = health_service(anyway, listen, process.problems, process.metrics)
