@@ -59,7 +59,8 @@ def choose(journal: Journal, interface: str, path: Path = RESOLV_CONF) -> Resolv
     if real.startswith(RESOLVED) and _program("resolvectl"):
         return Resolved(interface)
     if _program("resolvconf") and _is_generated(path):
-        return Resolvconf(journal, f"tun.{interface}")
+        # Both programs put what is called like that before others, by the name alone.
+        return Resolvconf(journal, f"tun0.{interface}")
     return ResolvConf(journal, path)
 
 
@@ -272,8 +273,7 @@ class Resolvconf:
             self.entry = {"kind": "resolvconf", "record": self.record}
             self.journal.add(self.entry)
         text = "".join(f"nameserver {server}\n" for server in servers)
-        # The metric puts it first where records have no order by name.
-        _run(["resolvconf", "-a", self.record, "-m", "0"], text)
+        _run(["resolvconf", "-a", self.record], text)
         self._servers = list(servers)
 
     def look(self) -> None:

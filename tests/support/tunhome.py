@@ -79,6 +79,7 @@ class TunHome(ClientHome):
         )
         self.resolv.chmod(0o640)
         self.log = self.folder / "node.log"
+        self.log.touch()
         self.holder = namespace.spawn(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", SETUP, str(self.etc)],
             stdout=subprocess.PIPE,
