@@ -76,7 +76,7 @@ def stop(options: argparse.Namespace) -> int:
     except TunnelError as error:
         raise Denied(str(error)) if error.kind == "denied" else error from None
     if pid is None:
-        for what in undo(Journal(home / JOURNAL)):
-            command.say(f"restored {what}: the node was killed before it could")
+        for line in undo(Journal(home / JOURNAL)):
+            command.say(line)
     text = "no node runs" if pid is None else f"ended the node, process {pid}"
     return command.done(options, {"pid": pid}, printable(text))

@@ -28,7 +28,7 @@ class Journal:
             data = json.loads(self.path.read_bytes())
             entries = data["undo"]
             self.entries = [one for one in entries if isinstance(one, dict)]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             self.entries = []
         return list(self.entries)
 

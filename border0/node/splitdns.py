@@ -65,29 +65,36 @@ def choose(journal: Journal, interface: str, path: Path = RESOLV_CONF) -> Resolv
 
 
 def undo(journal: Journal) -> list[str]:
-    """Undo what a killed process left; what it was, for the log.
+    """Undo what a killed process left; a line for each thing, done or failed.
 
-    An entry that cannot be undone stays.
+    What cannot be undone now stays in the journal.
     """
-    undone = []
+    said = []
     for entry in journal.read():
-        kind = entry.get("kind")
         try:
-            if kind == "resolv.conf":
-                made = ResolvConf(journal, Path(str(entry["path"])))
-                made.entry = entry
-                undone.append(str(entry["path"]))
-                made.restore()
-            elif kind == "resolvconf":
-                record = Resolvconf(journal, str(entry["record"]))
-                record.entry = entry
-                undone.append(f"resolvconf's {entry['record']}")
-                record.restore()
-            else:
-                journal.done(entry)
+            what = _undo(journal, entry)
         except (KeyError, ValueError, TypeError):
-            journal.done(entry)
-    return undone
+            journal.done(entry)  # nobody wrote it like that
+            continue
+        except (Border0Error, OSError) as error:
+            said.append(f"cannot restore what a killed node changed: {error}")
+            continue
+        said.append(f"restored {what}: the node was killed before it could")
+    return said
+
+
+def _undo(journal: Journal, entry: dict[str, Any]) -> str:
+    if entry["kind"] == "resolv.conf":
+        file = ResolvConf(journal, Path(str(entry["path"])))
+        file.entry = entry
+        file.restore()
+        return str(file.path)
+    if entry["kind"] == "resolvconf":
+        record = Resolvconf(journal, str(entry["record"]))
+        record.entry = entry
+        record.restore()
+        return f"resolvconf's {record.record}"
+    raise ValueError(entry["kind"])
 
 
 def _program(name: str) -> str | None:

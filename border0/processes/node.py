@@ -420,8 +420,8 @@ def prepare_names(options: Options) -> "Resolver | None":
     from border0.node.splitdns import choose, undo
 
     journal = Journal(options.home / JOURNAL)
-    for what in undo(journal):
-        print(f"border0-node: restored {what}: a node was killed before it could", file=sys.stderr)
+    for line in undo(journal):
+        print(f"border0-node: {line}", file=sys.stderr)
     if not options["tun"]:
         return None
     if sys.platform != "linux":
