@@ -42,7 +42,7 @@ def encode_key(key: bytes) -> str:
 
 
 def fingerprint(key: bytes) -> str:
-    """What people compare: 128 bits of the key's SHA-256, in groups of four hex digits."""
+    """What people compare: 128 bits of a public key's SHA-256, in groups of four hex digits."""
     found = hashlib.sha256(key).hexdigest()[:32]
     return " ".join(found[i : i + 4] for i in range(0, 32, 4))
 

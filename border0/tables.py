@@ -16,6 +16,7 @@ from border0.errors import ConfigError
 
 MAXIMUM_FILE = 4 * 1024 * 1024  # bytes
 # What a device, a connector, a socket or a policy may be called.
+NAME_FORM = "lower-case letters, digits and dashes, at most 63"
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 T = TypeVar("T")

@@ -212,7 +212,8 @@ class Client:
             if status < 400:
                 raise Border0Error(f"{self.url} did not answer in JSON; is it a control plane?")
             value = {}
-        return status, Reply(value, answer.getheader("ETag") or "")
+        tag = answer.getheader("ETag") or ""
+        return status, Reply(value, tag if tag.isascii() and tag.isprintable() else "")
 
     def _read(self, answer: http.client.HTTPResponse) -> bytes:
         deadline = time.monotonic() + SECONDS

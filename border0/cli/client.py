@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from border0.audit.reading import printable
 from border0.errors import Border0Error
 
 # Ours, when a program of the user's has statuses of its own: the tunnel or the policy failed.
@@ -73,7 +74,8 @@ def paths(options: argparse.Namespace) -> tuple[Path, Path]:
 
 def complain(error: Exception) -> None:
     """One line for the user."""
-    print(f"border0: {error}", file=sys.stderr, flush=True)
+    lines = str(error).split("\n")
+    print("border0: " + "\n".join(map(printable, lines)), file=sys.stderr, flush=True)
 
 
 def status_of(error: Border0Error) -> int:
@@ -122,6 +124,8 @@ def run_hosts(options: argparse.Namespace) -> int:
         rows.append((one.name, kind, address, str(one.port), ",".join(one.connectors) or "-"))
     for line in table(rows, COLUMNS):
         print(line)
+    if not config.services and config.followed:
+        print("no service yet: a policy of one must let this device's user in", file=sys.stderr)
     return 0
 
 

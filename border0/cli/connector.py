@@ -63,7 +63,7 @@ def _membership(verbs: Any) -> None:
     joins.add_argument("--listen-port", type=command.count, metavar="PORT",
                        help="its UDP port (default: 32442; 0: any)")  # fmt: skip
     joins.add_argument("--start", action="store_true", help="and run it")
-    joins.set_defaults(run=join)
+    joins.set_defaults(run=join, home=None)
     about = "what this machine's connector is and knows, without asking anybody"
     parser = verbs.add_parser("status", help=about, description=about)
     parser.add_argument("--config", metavar="FILE", default=DEFAULT_FILE, help="its file")
@@ -220,6 +220,9 @@ def tokens(options: argparse.Namespace) -> int:
     if options.json:
         format.print_json([made])
         return 0
-    command.say("Keep this, it is shown once. On its machine: border0 connector join URL TOKEN")
+    kept = account.current(command.home(options), os.environ)
+    pin = f" --ca {kept.ca}" if kept.ca else ""
+    command.say("Keep this token, it is shown once. On the connector's machine:")
+    command.say(f"  border0 connector join {kept.url} TOKEN{pin}")
     print(printable(text(made, "token")))
     return 0

@@ -28,12 +28,12 @@ def run(options: argparse.Namespace) -> int:
     # Here, as this brings Conch.
     from border0.connector.membership import FOLDER
     from border0.control.member.state import make_folder
-    from border0.proxies.ssh.adapters.hostkeys import HostKeys
+    from border0.proxies.ssh.adapters.hostkeys import first_line
 
     file = Path(options.config)
     key, state_dir = _places(file, options.url)
     make_folder(state_dir)
-    host_key = HostKeys(state_dir / "ssh").lines()[0]
+    host_key = first_line(state_dir / "ssh")
     state = membership.join(
         options,
         "connector",

@@ -22,6 +22,12 @@ def add(verbs: Any, about: str, *, user: bool) -> None:
     )
     if user:
         parser.add_argument("--user", metavar="EMAIL", help="whose device (default: yours)")
+    else:
+        parser.add_argument(
+            "--replace",
+            action="store_true",
+            help="the machine takes the place of the connector NAME, which has joined already",
+        )
     parser.set_defaults(kind="device" if user else "connector", user=None)
 
 
@@ -34,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
         "name": options.name,
         "expires_in_seconds": options.minutes * 60,
         **({"user": options.user} if options.user else {}),
+        **({"replace": True} if getattr(options, "replace", False) else {}),
     }
     made = account.client(options).post("/invites", body)
     if options.json:

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     """Sign in."""
     # Here, so that nothing else starts with HTTP and TLS.
     from border0.cli import account
-    from border0.cli.api import Client, read_url
+    from border0.cli.api import Client, UntrustedError, read_url
 
     folder = command.home(options)
     kept = None
@@ -67,7 +67,15 @@ def run(options: argparse.Namespace) -> int:
     again = f"border0 login {url}" + (f" --ca {ca}" if ca else "")
     hint = again if ca else f"{again} --ca sha256:..."
     client = Client(url, authority=authority.encode() if authority else None, sign_in=hint)
-    result = confirm(client, machine_name(), "login", json=options.json)
+    try:
+        result = confirm(client, machine_name(), "login", json=options.json)
+    except UntrustedError:
+        if ca:
+            raise
+        raise Border0Error(
+            f"this system does not trust the certificate of {url}; nothing was sent to it. "
+            f"Give the pin that the control plane printed: {hint}"
+        ) from None
     if not result.get("token"):
         raise Border0Error(f"{url} confirmed, but sent no token; try again")
     made = account.Account(
@@ -104,7 +112,7 @@ def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict
     code = str(started.get("user_code", ""))
     if json:
         format.print_json([{"verification_uri": page, "user_code": code}])
-    waiting(page, code, public)
+    show_code(code, page, public)
     interval = seconds(started.get("interval"), INTERVAL)
     deadline = time.monotonic() + min(seconds(started.get("expires_in"), 600.0), LONGEST_WAIT)
     body = {"device_code": str(started.get("device_code", "")), "public_key": key}
@@ -116,7 +124,7 @@ def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict
             result = answer.get("result")
             return dict(result) if isinstance(result, dict) else {}
         if status == "denied":
-            raise LoginDenied("it was denied in the browser")
+            raise LoginDenied("nobody was signed in: it was refused in the browser")
         if status not in ("pending", "slow_down"):
             break
         asked = seconds(answer.get("interval"), interval)
@@ -125,13 +133,18 @@ def confirm(client: Any, name: str, purpose: str, *, json: bool = False) -> dict
     raise Border0Error("the code was not confirmed in time; run the command again")
 
 
-def waiting(page: str, code: str, public: bytes) -> None:
-    """Say what is confirmed in the browser: the page shows the same code and key."""
+def show_code(code: str, page: str, key: bytes) -> None:
+    """Say where to confirm this machine, and what the page must show.
+
+    :param key: the public key that is confirmed, 32 bytes.
+    """
     from border0.keys import fingerprint
 
     command.say(f"Open {page}")
-    command.say(f"and confirm the code {code}. Waiting; Ctrl-C gives up.")
-    command.say(f"The key is {fingerprint(public)}.")
+    command.say("sign in, and allow it if the page shows the same code and key as here:")
+    command.say(f"  code  {code}")
+    command.say(f"  key   {fingerprint(key)}")
+    command.say("Waiting; Ctrl-C gives up.")
 
 
 def seconds(value: Any, default: float) -> float:

@@ -5,6 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from border0.audit.reading import printable
 from border0.errors import Border0Error
 
 NOUNS = (
@@ -70,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except Border0Error as error:
-        print(f"border0: {error}", file=sys.stderr)
+        # What somebody else's server said may be part of it.
+        lines = str(error).split("\n")
+        print("border0: " + "\n".join(map(printable, lines)), file=sys.stderr)
         return status_of(error)
     except KeyboardInterrupt:
         return 130

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from border0.audit.reading import printable
-from border0.cli import format
+from border0.cli import command, format
 from border0.errors import Border0Error, ConfigError
 
 T = TypeVar("T")
@@ -51,7 +51,8 @@ def add_join_options(parser: argparse.ArgumentParser, *, code: str | None) -> No
     parser.add_argument("url", metavar="URL", help="the control plane: https://HOST:PORT")
     about = "a one-time invite or another code" + ("; none: confirm in a browser" if code else "")
     parser.add_argument("code", metavar="CODE", nargs=code, help=about)
-    parser.add_argument("--ca", metavar="sha256:...", default="", help="the pin of its authority")
+    pin = "the pin of its authority (default: as known here)"
+    parser.add_argument("--ca", metavar="sha256:...", default="", help=pin)
     parser.add_argument("--name", metavar="NAME", help="default: the invite's, or this machine's")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
@@ -72,29 +73,54 @@ def join(
     :param before: called when nothing but the code's answer is to come.
     :return: the MemberState.
     """
-    from border0.cli.login import machine_name, waiting
+    from border0.cli.login import machine_name, show_code
     from border0.control.member.join import authorize, join
     from border0.keys import load_private_key, public_key
 
     url = options.url if "://" in options.url else f"https://{options.url}"
+    ca = options.ca or _known_pin(options, url, folder)
     public = public_key(load_private_key(key))
     name = options.name or machine_name()
+
+    def show(user_code: str, page: str) -> None:
+        show_code(user_code, page, public)
 
     async def work(reactor: Any) -> Any:
         code = options.code
         if not code:
             result = await authorize(
-                reactor, url=url, ca=options.ca, public_key=public, name=name, purpose=role,
-                show=lambda user_code, page: waiting(page, user_code, public),
+                reactor, url=url, ca=ca, public_key=public, name=name, purpose=role,
+                show=show,
             )  # fmt: skip
             code = result.get("code", "")
         before()
         return await join(
-            reactor, url=url, ca=options.ca, code=code, role=role, name=name,
+            reactor, url=url, ca=ca, code=code, role=role, name=name,
             wireguard_key=public, ssh_host_key=ssh_host_key, folder=folder,
         )  # fmt: skip
 
     return wait_for(work)
+
+
+def _known_pin(options: argparse.Namespace, url: str, folder: Path) -> str:
+    """The pin of that control plane, where this machine or its user has been there before."""
+    from border0.control import account
+    from border0.control.member.state import MemberState
+    from border0.control.member.url import parse_url
+
+    wanted = parse_url(url).text
+    known: tuple[Callable[[], Any], ...] = (
+        lambda: MemberState.open(folder),
+        lambda: account.load(command.home(options)),
+    )
+    for look in known:
+        try:
+            found = look()
+            if found.ca and parse_url(found.url).text == wanted:
+                return str(found.ca)
+        except Border0Error:
+            continue  # none, or one that cannot be read: --ca says it
+    return ""
 
 
 def report(options: argparse.Namespace, state: Any, file: Path, following: str) -> int:
@@ -117,7 +143,7 @@ def report(options: argparse.Namespace, state: Any, file: Path, following: str) 
     print(printable(f"Joined {state.org_name} as {state.role} {state.name}{at}."))
     if not state.approved:
         verb = "device approve" if state.role == "device" else "connector approve"
-        print(f"Somebody has to approve it: border0 {verb} {state.name}")
+        print(printable(f"Somebody has to approve it: border0 {verb} {state.name}"))
     if following:
         print(f"Next: {following}")
     return 0
@@ -131,7 +157,7 @@ def status(options: argparse.Namespace, folder: Path, joins: str) -> int:
     from border0.control.member.state import MemberState
 
     if not MemberState.exists(folder):
-        raise Border0Error(f"{folder}: not a member yet; join: border0 {joins} --ca sha256:...")
+        raise Border0Error(f"no member of an organisation yet: border0 {joins} --ca sha256:...")
     state = MemberState.open(folder)
     now = time.time()
     ledger = state.load_ledger()
@@ -152,7 +178,8 @@ def status(options: argparse.Namespace, folder: Path, joins: str) -> int:
     if node is None:
         reason = distrust or "not approved, locked or revoked"
         if ledger.head is None:
-            reason = "nothing was heard of the control plane since it joined; start it once"
+            starts = "client hosts" if state.role == "device" else "connector start"
+            reason = f"it has not run since it joined: border0 {starts}"
     if options.json:
         facts = {
             "url": state.url,

@@ -31,7 +31,7 @@ def status(options: argparse.Namespace) -> int:
     if told is not None and told.get("home") != str(home):
         told = None  # of another folder
     if told is None:
-        return membership.status(options, folder, "node join URL CODE")
+        return membership.status(options, folder, "node join URL")
     told.pop("ok", None)
     if options.json:
         format.print_json([told])

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def register(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prepare the home, then become the process that serves it and says what to type next."""
+    """Prepare the home, then serve it until Ctrl-C; it says what to type next."""
     if options.check:
         from border0.cli import quickcheck
 
@@ -55,9 +56,25 @@ def run(options: argparse.Namespace) -> int:
     home = Home(folder.absolute(), options.listen, say=print)
     choose_demos(home, options)
     home.prepare([expose.parse(url, options.password) for url in options.expose])
-    sys.stdout.flush()
-    arguments = command_line(home, *(["--new-link"] if options.new_link else []))
-    os.execv(arguments[0], arguments)
+    exposed(home)
+    # Here, as this brings everything; not a program of its own, which would bring it twice.
+    from border0.processes import quickstart
+
+    return quickstart.main(options_of(home, *(["--new-link"] if options.new_link else [])))
+
+
+def exposed(home: Home) -> None:
+    """Say what others reach when it is not this machine alone that does."""
+    try:
+        if ip_address(home.listen).is_loopback:
+            return
+    except ValueError:
+        if home.listen == "localhost":
+            return
+    print(
+        f"Others can reach {home.listen}: sign-in and API (TCP), WireGuard (UDP); the services, "
+        "only devices that joined."
+    )
 
 
 def choose_demos(home: Home, options: argparse.Namespace) -> None:
@@ -89,10 +106,15 @@ def login_shell() -> str:
 
 
 def command_line(home: Home, *options: str, level: str = "warn") -> list[str]:
-    """Everything in one process in the foreground; its log shows trouble only."""
+    """Everything as a program of its own."""
+    program = [sys.executable, "-P", "-m", "border0.processes.quickstart"]
+    return [*program, *options_of(home, *options, level=level)]
+
+
+def options_of(home: Home, *options: str, level: str = "warn") -> list[str]:
+    """What `processes.quickstart` is told; its log shows trouble only."""
     program = Path(sys.argv[0])
     return [
-        *(sys.executable, "-P", "-m", "border0.processes.quickstart"),
         f"--home={home.folder}",
         f"--log-level={os.environ.get('BORDER0_LOG_LEVEL') or level}",
         f"--program={shorter(program) if program.name == 'border0' else 'border0'}",

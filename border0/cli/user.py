@@ -70,7 +70,7 @@ def create(options: argparse.Namespace) -> int:
         return 0
     command.say(f"Made {text(made, 'email')} ({text(made, 'role')}).")
     until = format.moment(text(made, "setup_link_expires_at"), options.utc)
-    command.say(f"Give them this link to set a password; it works once, until {until}:")
+    command.say(f"Give them this link to set their password; it works once, until {until}:")
     print(printable(text(made, "setup_link")))
     return 0
 

@@ -4,12 +4,13 @@ import argparse
 from typing import Any
 
 from border0.cli import command, format
+from border0.cli.command import text
 
 
 def register(commands: Any) -> None:
     """Add the command to the tree."""
-    text = "show as whom you ask the control plane"
-    parser = commands.add_parser("whoami", help=text, description=text)
+    about = "show as whom you ask the control plane"
+    parser = commands.add_parser("whoami", help=about, description=about)
     command.add_home(parser)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run)
@@ -18,6 +19,7 @@ def register(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print it."""
     from border0.cli import account
+    from border0.cli.api import ApiError
 
     client = account.client(options)
     who = client.get("/whoami").body
@@ -25,13 +27,18 @@ def run(options: argparse.Namespace) -> int:
         who.pop("csrf_token", None)  # a browser's; a token has none
         format.print_json([who])
         return 0
-    organisation = client.get("/organization").body
+    try:
+        organisation = text(client.get("/organization").body, "name")
+    except ApiError as error:
+        if error.status != 403:
+            raise
+        organisation = ""  # a token with scopes of its own may not know it
     format.facts(
         [
-            ("name", command.text(who, "name")),
-            ("role", command.text(who, "role")),
-            ("may", command.text(who, "permissions")),
-            ("at", f"{command.text(organisation, 'name')} ({client.url})"),
+            ("name", text(who, "name")),
+            ("role", text(who, "role")),
+            ("may", text(who, "permissions")),
+            ("at", f"{organisation} ({client.url})" if organisation else client.url),
         ]
     )
     return 0

@@ -96,13 +96,14 @@ class Followed:
 
     def _devices(self, ledger: Ledger, now: float) -> list[DeviceEntry]:
         found: list[DeviceEntry] = []
+        members = {each.body["id"]: each for each in ledger.every("membership", now)}
         for node in ledger.every("node", now):
             if node.body["role"] != "device":
                 continue
             member = None
             owner = node.body.get("owner")
             if owner is not None:
-                member = ledger.current("membership", owner, now)
+                member = members.get(owner)
                 if member is None or member.body["disabled"]:
                     continue
             key = ("device", node.hash, "" if member is None else member.hash)
@@ -142,9 +143,11 @@ class Followed:
 
     def _distinct(self, devices: list[DeviceEntry]) -> list[DeviceEntry]:
         """Those whose key and addresses nobody else has: what two claim belongs to neither."""
-        claims: Counter[bytes | str] = Counter()
-        for device in devices:
-            claims.update((device.public_key, *device.addresses))
+        every: list[bytes | str] = [device.public_key for device in devices]
+        every += [address for device in devices for address in device.addresses]
+        if len(set(every)) == len(every):
+            return devices
+        claims = Counter(every)
         good = []
         for device in devices:
             if claims[device.public_key] == 1 and all(

@@ -8,7 +8,7 @@ from border0.control.member.join import join
 from border0.control.member.state import MemberState, make_folder
 from border0.errors import ConfigError
 from border0.keys import load_private_key, public_key
-from border0.proxies.ssh.adapters.hostkeys import HostKeys
+from border0.proxies.ssh.adapters.hostkeys import first_line
 
 
 async def join_connector(reactor: Any, config: ConnectorConfig, code: str) -> MemberState:
@@ -21,8 +21,7 @@ async def join_connector(reactor: Any, config: ConnectorConfig, code: str) -> Me
         raise ConfigError(f"{config.file}: it has no [control] table")
     make_folder(config.state_dir)
     own = public_key(load_private_key(config.private_key_file))
-    lines = HostKeys(config.state_dir / "ssh").lines()
-    host_key = next((line for line in lines if line.startswith("ssh-ed25519 ")), "")
+    host_key = first_line(config.state_dir / "ssh")
     return await join(
         reactor,
         url=config.control.url,

@@ -24,7 +24,8 @@ METADATA = frozenset(
     ip_address(text)
     for text in ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")
 )
-_NAT64 = IPv6Network("64:ff9b::/96")
+# IPv4 addresses in IPv6 ones: NAT64 (RFC 6052, RFC 8215), and the old form `::1.2.3.4`.
+_WRAPPED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")))
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,11 @@ class LocalRules:
 
 
 def plain(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one that only wraps it (mapped, NAT64), else itself."""
+    """The IPv4 address inside an IPv6 one that only wraps it, else itself."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return address.ipv4_mapped
-        if address in _NAT64:
+        if int(address) > 1 and any(address in network for network in _WRAPPED):
             return IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 

@@ -13,6 +13,7 @@ by them. Whoever has the file has these keys: it is written with mode 0600.
 import os
 import tarfile
 import tempfile
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from border0.control.config import ControlConfig
@@ -94,8 +95,12 @@ def _unpacked(path: Path, folder: Path) -> list[str]:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 parts = Path(member.name).parts
-                known = member.name == DATABASE or (len(parts) == 2 and parts[0] in FOLDERS)
-                if not known or not member.isreg() or ".." in parts:
+                known = member.name == DATABASE or (
+                    len(parts) == 2
+                    and "/".join(parts) == member.name
+                    and any(fnmatchcase(parts[1], one) for one in PATTERNS.get(parts[0], ()))
+                )
+                if not known or not member.isreg() or parts[-1] == ".." or "\0" in member.name:
                     raise ConfigError(f"{path}: not a backup: it holds {member.name!r}")
                 if member.name != DATABASE and member.size > MEMBER_LIMIT:
                     raise ConfigError(f"{path}: not a backup: {member.name} is too large")

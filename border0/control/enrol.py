@@ -2,8 +2,12 @@
 
 A code is a one-time invite (`b0i_`), an enrolment key (`b0e_`) or a connector's token (`b0t_`). It
 is consumed in the commit that makes the node, so a code that works once makes one node. The
-request is signed by the machine key over the code and both public keys: nobody joins with a key
-that is not theirs. A machine that joins again with its WireGuard key keeps its id and addresses.
+request is signed by the machine key over the code and both public keys. A machine that joins again
+with its two keys keeps its id and addresses.
+
+WireGuard keys are public, and whoever has the machine key is the node to the control plane. So a
+node gets another machine key only by a code that is for this very node: a connector's token, an
+invite that names it, a confirmation of its key in a browser.
 """
 
 import base64
@@ -20,7 +24,7 @@ from border0.control.api.errors import forbidden, invalid
 from border0.control.api.limits import Rate
 from border0.control.api.principals import PUBLIC
 from border0.control.api.routes import AuditEntry, Call, Table
-from border0.control.api.schema import whole
+from border0.control.api.schema import is_id, whole
 from border0.control.member.join import join_message
 from border0.control.routes.desk import Desk, audit_line, translated
 from border0.control.store import (
@@ -41,13 +45,15 @@ from border0.control.store.errors import NotFound, Refused, StoreError
 from border0.control.store.transaction import Tx
 from border0.errors import Border0Error
 from border0.statements import Statement
-from border0.tables import NAME
+from border0.tables import NAME, NAME_FORM
 
 DEVICE_DAYS = 180
 DAY = 86_400.0
 _ENDED = ("used", "expired", "revoked", "unknown", "malformed")
 JOIN_RATE = Rate(30, 60.0)
 Text = Annotated[str, msgspec.Meta(max_length=64)]
+_ANEW = "confirm it in a browser (join without a code), or delete that device first"
+_TAKE_OVER = "a machine takes its place by `border0 connector invite NAME --replace` or its token"
 _HOST_KEY = r"([a-z0-9@.-]{1,64} [A-Za-z0-9+/]{16,2000}={0,2})?"
 
 
@@ -64,7 +70,7 @@ class JoinBody(msgspec.Struct, forbid_unknown_fields=True):
 
     code: Annotated[str, msgspec.Meta(max_length=160)]
     role: Literal["connector", "device"]
-    name: Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern))]
+    name: Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern, NAME_FORM))]
     wireguard_key: Annotated[str, msgspec.Meta(max_length=44)]
     machine_key: Annotated[str, msgspec.Meta(max_length=44)]
     signature: Annotated[str, msgspec.Meta(max_length=88)]
@@ -201,6 +207,14 @@ def _join(tx: Tx, body: JoinBody, call: Call) -> Joined:
     right = _right(tx, body)
     if right.wireguard_key and right.wireguard_key != body.wireguard_key:
         raise Refused("code", "it is for another key")
+    if right.user_id is not None:
+        _check_user(tx, right.user_id)
+    for name in (body.name, right.name):
+        if is_id(name) or name == "token":
+            raise Refused("code", f"{name} means something else than a name")
+    others = connectors if body.role == "device" else devices
+    if others.by_key(tx.connection, tx.org, body.wireguard_key) is not None:
+        raise Refused("code", "the key is another machine's")
     node: Device | Connector
     if body.role == "device":
         node = _device(tx, body, right, organisation.settings)
@@ -231,6 +245,16 @@ def _named(tx: Tx, author: str) -> str:
         except NotFound:
             continue
     return author
+
+
+def _check_user(tx: Tx, id: str) -> None:
+    """Codes end with their user's access; this holds also for one that was made meanwhile."""
+    try:
+        disabled = users.get(tx.connection, tx.org, id).disabled
+    except NotFound:
+        raise Refused("code", "its user is gone") from None
+    if disabled:
+        raise Refused("code", "its user is disabled")
 
 
 def _right(tx: Tx, body: JoinBody) -> Right:
@@ -273,6 +297,8 @@ def _device(tx: Tx, body: JoinBody, right: Right, settings: dict[str, Any]) -> D
     if known is not None:
         if known.user_id != right.user_id or known.locked:
             raise Refused("code", "locked" if known.locked else "the device has another owner")
+        if body.machine_key != known.machine_key and not right.wireguard_key:
+            raise Refused("code", f"the key is that of {known.name}; {_ANEW}")
         return devices.update(
             tx,
             known.id,
@@ -310,11 +336,15 @@ def _connector(tx: Tx, body: JoinBody, right: Right, settings: dict[str, Any]) -
         known = connectors.get(tx.connection, tx.org, right.connector_id)
     elif right.name:
         known = connectors.find(tx.connection, tx.org, right.name)
-    elif (same := connectors.by_key(tx.connection, tx.org, body.wireguard_key)) is not None:
-        known = same
+    else:
+        known = connectors.by_key(tx.connection, tx.org, body.wireguard_key)
     if known is not None:
         if known.locked:
             raise Refused("code", "locked")
+        same = (known.wireguard_key, known.machine_key) == (body.wireguard_key, body.machine_key)
+        confirmed = right.wireguard_key and right.wireguard_key == known.wireguard_key
+        if not (same or confirmed or right.connector_id or known.wireguard_key is None):
+            raise Refused("code", f"{known.name} has joined with other keys; {_TAKE_OVER}")
         return connectors.update(tx, known.id, None, **keys)
     name = right.name or _free(tx, connectors.find, body.name)
     approved = right.approved or not settings.get("require_connector_approval", False)

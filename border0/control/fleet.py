@@ -7,7 +7,7 @@ there because the publisher read it, and a node that the publisher does not know
 
 import base64
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -71,7 +71,12 @@ class Fleet:
         self.organisations: dict[str, Organisation] = {}
         self._drivers: dict[str, HubDriver] = {}
         self.factory = PushFactory(
-            reactor, self._drivers, self._authenticate, self._verify, os.urandom
+            reactor,
+            self._drivers,
+            self._authenticate,
+            self._verify,
+            os.urandom,
+            self._address_of,
         )
         self._end = store.subscribe(self._changed)
 
@@ -104,7 +109,7 @@ class Fleet:
         hub.answered = lambda node, name, ok, detail: self._answered(one, name, ok)
         hub.seen = lambda node, online, address: self._seen(org, one, node, online)
         hub.records = lambda node, text: self._lines(org, one, node, text)
-        hub.status = one.refusals.__setitem__
+        hub.status = lambda node, refusals: self._refused(one, node, refusals)
         one.hub = hub
         one.driver = self._drivers[org] = HubDriver(hub, self.reactor)
         for node, facts in publisher.nodes.items():
@@ -114,6 +119,7 @@ class Fleet:
     async def stop(self) -> None:
         """Tell every node to come back later; ends when what is under way is stored."""
         self._end()
+        self.factory.send_away()
         for one in self.organisations.values():
             for call in one.leaving.values():
                 call.cancel()
@@ -164,16 +170,18 @@ class Fleet:
 
     def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         """Connected nodes by organisation, and how maps were brought to them."""
-        nodes, maps = [], []
+        nodes, maps, unsigned = [], [], []
         for org, one in self.organisations.items():
             if one.hub is None:
                 continue
             nodes.append(({"org": org}, float(len(one.hub.sessions))))
+            unsigned.append(({"org": org}, float(len(one.publisher.unsigned))))
             for how in ("resume", "delta", "full", "resync"):
                 maps.append(({"org": org, "how": how}, float(one.hub.counts[how])))
         return [
             ("border0_nodes", "Connected.", "gauge", nodes),
             ("border0_maps_total", "Brought to nodes.", "counter", maps),
+            ("border0_unsigned", "Objects that no statement can say.", "gauge", unsigned),
         ]
 
     def _session(self, org: str, node: str) -> Any:
@@ -192,6 +200,8 @@ class Fleet:
         if one.hub is None or one.driver is None:
             return  # nobody is connected yet
         now = one.driver.now()
+        for node in changes.nodes.keys() - one.hub.sessions.keys():
+            self._seen(org, one, node, False)  # an ephemeral one that joined and never comes
         one.hub.changed(changes.revision, changes.nodes, changes.everyone, now)
         for node in list(one.hub.sessions):
             facts = one.publisher.nodes.get(node)
@@ -236,6 +246,12 @@ class Fleet:
             return fail(Border0Error("only a connector records"))
         return self._records(org, node, text)
 
+    @staticmethod
+    def _refused(one: Organisation, node: str, refusals: dict[str, str]) -> None:
+        facts = one.publisher.nodes.get(node)
+        if facts is not None and facts.role == "connector":
+            one.refusals[node] = refusals
+
     def _remove(self, org: str, one: Organisation, node: str) -> None:
         """An ephemeral device has been away for long enough."""
         one.leaving.pop(node, None)
@@ -267,14 +283,16 @@ class Fleet:
             facts = one.publisher.nodes.get(node)
             if facts is None:
                 continue
-            if facts.refusal:
-                return Refusal(facts.refusal)
             if not facts.machine_key:
-                return Refusal("identity")
-            forwarded = approach.headers.get("x-forwarded-for", "")
-            address = self.guard.client_address(approach.address, [forwarded] if forwarded else [])
-            return Entry(org, node, address)
+                return Refusal("unknown")  # nobody can be it yet
+            address = self._address_of(approach.address, approach.headers)
+            refusal = Refusal(facts.refusal) if facts.refusal else None
+            return Entry(org, node, address, refusal)
         return Refusal("unknown")
+
+    def _address_of(self, peer: str, headers: Mapping[str, str]) -> str:
+        forwarded = headers.get("x-forwarded-for", "")
+        return self.guard.client_address(peer, [forwarded] if forwarded else [])
 
     def _verify(self, node: str, message: bytes, signature: bytes) -> bool:
         for one in self.organisations.values():

@@ -27,11 +27,13 @@ from border0.control.store.written_once import insert_new
 
 CONTROL_NOUNS = frozenset(
     (
-        "api", "device", "enrolment_key", "grant", "group", "invite", "membership",
-        "organisation", "policy", "role", "service_account", "token", "user",
+        "api", "connector", "connector_token", "control", "device", "enrolment_key", "grant",
+        "group", "invite", "membership", "node", "organisation", "policy", "recording", "role",
+        "service_account", "signer", "socket", "statement", "token", "user",
     )
 )  # fmt: skip
 CONTROL_VERBS = frozenset(("create", "update", "delete", "kill"))
+CONNECTORS_OWN = frozenset(("socket.refuse",))
 STATUS_LIMIT = 64
 
 
@@ -88,7 +90,8 @@ class _Batch:
         :raises Invalid: it is another connector's session, or the control plane's own type.
         """
         noun, _, verb = row["type"].partition(".")
-        if noun in CONTROL_NOUNS or verb in CONTROL_VERBS:
+        reserved = noun in CONTROL_NOUNS or verb in CONTROL_VERBS
+        if reserved and row["type"] not in CONNECTORS_OWN:
             raise Invalid(f"a connector does not write {row['type']}")
         session = row["session"]
         if session and not self._is_mine(session):

@@ -21,6 +21,7 @@ from border0.control import enrol, ingest
 from border0.control.answers import SqlAnswers
 from border0.control.api.errors import forbidden
 from border0.control.api.guard import Guard
+from border0.control.api.principals import Principal, permits
 from border0.control.api.resource import ApiResource
 from border0.control.api.routes import Call, Table
 from border0.control.api.site import ApiSite
@@ -37,7 +38,7 @@ from border0.control.signin.flows import SignIn
 from border0.control.signin.grants import Approval, Grants
 from border0.control.signin.links import SetupLinks
 from border0.control.signin.passwords import Passwords
-from border0.control.signin.resource import PATHS, STYLE_PATH, SignInPages
+from border0.control.signin.resource import NEEDS, PATHS, STYLE_PATH, SignInPages
 from border0.control.signin.sessions import Sessions
 from border0.control.signin.storage import SqlSignIn
 from border0.control.signin.tokens import Tokens
@@ -128,7 +129,7 @@ class ControlPlane(MultiService):
         for org in await self._organisations():
             await self.fleet.add(org)
         self._passwords.start()
-        site = ApiSite(self._resource(guard), self.reactor)
+        site = ApiSite(self._resource(guard), self.reactor, proxy=guard.trusts)
         for host, port in self.config.listen:
             self.ports.append(self.reactor.listenSSL(port, site, self._tls, interface=host))
         self._trim.clock = self.reactor
@@ -207,8 +208,11 @@ class ControlPlane(MultiService):
             version=__version__,
         )
         sign_in = SignIn(state, sessions, self._passwords, desk.record)
-        pages = SignInPages(sign_in, self.links, grants, guard=guard, clock=self.wall)
-        root = Resource()
+        command = f"border0 login {self.config.url}" + (f" --ca {self.pin}" if self.pin else "")
+        pages = SignInPages(
+            sign_in, self.links, grants, guard=guard, clock=self.wall, command=command
+        )
+        root = _Root(pages)
         root.putChild(b"api", _Api(api, push_resource(self.fleet.factory)))
         for path in (*PATHS, STYLE_PATH):
             root.putChild(path.encode().split(b"/")[1], pages)
@@ -220,6 +224,9 @@ class ControlPlane(MultiService):
         who = await self.accounts.get(approval.account)
         if who is None or who.disabled:
             raise forbidden("whoever confirmed this may not sign in any more")
+        confirmed_by = Principal(who.org, who.id, who.name, who.role, "session")
+        if not permits(confirmed_by, NEEDS[approval.purpose]):
+            raise forbidden("whoever confirmed this may not do so any more")
         if approval.purpose == "login":
             text, _ = await self.tokens.issue(
                 kind="user",
@@ -257,6 +264,18 @@ class ControlPlane(MultiService):
         return self.store.change(
             lambda tx: ingest.ingest(tx, connector, lines), org=org, actor=connector
         ).addCallback(told)
+
+
+class _Root(Resource):
+    """What has no other place is a page: the start, or that there is none."""
+
+    def __init__(self, pages: Resource) -> None:
+        super().__init__()
+        self._pages = pages
+
+    def getChild(self, path: bytes, request: Any) -> Resource:
+        """The pages, whatever the path."""
+        return self._pages
 
 
 class _Api(Resource):

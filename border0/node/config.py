@@ -23,7 +23,7 @@ DEFAULT_PORTS = {"database": 5432, "ssh": 22, "http": 80, "vnc": 5900}
 DATABASE_PORTS = {"postgres": 5432, "mysql": 3306, "mssql": 1433}
 ADVICE = (
     "make this machine a device: border0 node join URL --ca sha256:... "
-    "(or write the file, or name another with --config or --home)"
+    "(or write it; another one: --config FILE or --home DIR)"
 )
 HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # A host key line ends up in a known_hosts file: type and base64, nothing that could be a new line.

@@ -190,13 +190,13 @@ def standing(member: Member, ledger: Ledger, key: bytes, now: float, news: News)
     :param now: Unix seconds.
     """
     org, name, url = member.org_name, member.name, member.url
-    again = f"border0 node join {url}"
+    again = f"join again: border0 node join {url}"
     if news.word == LOCKED:
         return f"this device, {name}, is locked: ask an administrator of {org} to unlock it"
     if news.word == EXPIRED:
-        return f"the membership of this device, {name}, has expired: {again} again"
+        return f"the membership of this device, {name}, has expired; {again}"
     if news.word in STRANGER:
-        return f"{url} does not know this device, {name}, any more: {again} again"
+        return f"{url} does not know this device, {name}, any more; {again}"
     if reason := ledger.distrust(now):
         if ledger.head is None:
             return (
@@ -205,7 +205,7 @@ def standing(member: Member, ledger: Ledger, key: bytes, now: float, news: News)
             )
         return (
             f"what this device knows about {org} is too old ({reason}): it goes on when the "
-            f"control plane at {url} can be reached; if that does not help, {again} again"
+            f"control plane at {url} can be reached; if that does not help, {again}"
         )
     state = ledger.state("node", member.node, now)
     approve = f"ask an administrator to approve it: border0 device approve {name}"
@@ -215,15 +215,15 @@ def standing(member: Member, ledger: Ledger, key: bytes, now: float, news: News)
         return (
             f"this device, {name}, is not approved in {org}, or was locked or removed, and the "
             f"control plane at {url} cannot be asked now: {approve}; if it was removed, "
-            f"{again} again"
+            f"{again}"
         )
     node = ledger.current("node", member.node, now)
     if node is None:
-        return f"the statement about this device, {name}, has expired or is missing: {again} again"
+        return f"the statement about this device, {name}, has expired or is missing; {again}"
     if node.body["role"] != "device" or b64decode(node.body["public_key"]) != key:
-        return f"this device's key is not the one that joined {org} as {name}: {again} again"
+        return f"this device's key is not the one that joined {org} as {name}; {again}"
     if not _own_addresses(node, member.network):
-        return f"this device, {name}, has no address in {org}: {again} again"
+        return f"this device, {name}, has no address in {org}; {again}"
     return ""
 
 

@@ -27,6 +27,7 @@ from border0.node.lock import FileLock
 from border0.processes import logs
 from border0.processes.clienttunnel import ClientTunnel, beside
 from border0.processes.memory import settle
+from border0.processes.steady import steady
 
 if TYPE_CHECKING:
     from border0.processes.clientfollow import Following
@@ -57,6 +58,7 @@ def run_agent(home: Path, config_file: Path, idle: float) -> int:
             lean.install()
         from twisted.internet import reactor
 
+        steady(reactor)
         _log_to(home / "client.log")
         parts = _Parts(reactor, home, config_file, basis, idle)
     except (Border0Error, OSError, error.CannotListenError) as problem:

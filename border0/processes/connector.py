@@ -34,6 +34,7 @@ from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
+from border0.processes.steady import steady
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
@@ -331,6 +332,7 @@ def makeService(options: Options) -> Service:
     """What `twistd` calls; the file has been read by then."""
     from twisted.internet import reactor
 
+    steady(reactor)
     observer = logs.observer(options["log-format"], options["log-level"])
     try:
         process = ConnectorProcess(reactor, options.loaded, observer)

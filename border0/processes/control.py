@@ -27,6 +27,7 @@ from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
+from border0.processes.steady import steady
 
 log = Logger(namespace="border0.control")
 
@@ -171,6 +172,7 @@ def makeService(options: Options) -> Service:
     """What `twistd` calls; the file has been read by then."""
     from twisted.internet import reactor
 
+    steady(reactor)
     observer = logs.observer(options["log-format"], options["log-level"])
     try:
         process = ControlProcess(reactor, options.loaded, observer)

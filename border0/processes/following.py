@@ -192,6 +192,7 @@ class ControlClient(MultiService):
             head.hash if head is not None else "",
             self.follower.machine.map.fingerprint,
             ledger.distrust(self.wall()),
+            self.follower.clock_sets,
         )
 
     def _changed(self, follower: Follower) -> None:

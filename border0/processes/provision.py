@@ -68,11 +68,19 @@ async def owner_of(store: Store, org: str, login: str) -> str:
     return await store.change(make, org=org, actor=ACTOR)
 
 
-async def code(store: Store, org: str, kind: str, name: str, user: str = "") -> str:
-    """A one-time code for a connector, or for a device of a user."""
+async def code(
+    store: Store, org: str, kind: str, name: str, user: str = "", wireguard_key: str = ""
+) -> str:
+    """A one-time code for a connector, or for a device of a user.
+
+    The connector of this name may join again with whatever keys; a device with `wireguard_key`.
+    """
 
     def issue(tx: Tx) -> str:
-        payload = {"name": name, "user_id": user, "approved": True}
+        payload = {"name": name, "user_id": user, "approved": True, "wireguard_key": wireguard_key}
+        known = connectors.find(tx.connection, org, name) if kind == "connector" else None
+        if known is not None:
+            payload["connector_id"] = known.id
         _, text = invites.issue(tx, kind=kind, expires=tx.now + CODE_SECONDS, payload=payload)
         return text.reveal()
 

@@ -31,11 +31,12 @@ from border0.control.publish.facts import database_protocol
 from border0.control.store import sockets
 from border0.control.store.sockets import Socket
 from border0.errors import Border0Error
-from border0.keys import load_private_key, public_key
+from border0.keys import encode_key, load_private_key, public_key
 from border0.processes import logs
 from border0.processes.connector import ConnectorProcess
 from border0.processes.memory import settle
 from border0.processes.provision import Wanted, code, owner_of, provide
+from border0.processes.steady import steady
 
 DEFAULT_LABEL = "~/.border0"
 TOKEN_SECONDS = 30 * 86_400.0
@@ -91,10 +92,12 @@ class Quickstart:
                 state.url = url
                 state.save_node()
             return
-        text = await code(self.plane.store, org, role, name, user)
         if role == "connector":
+            text = await code(self.plane.store, org, role, name)
             await join_connector(self.reactor, load_connector(home / "connector.toml"), text)
             return
+        key = public_key(load_private_key(home / "keys" / "client.key"))
+        text = await code(self.plane.store, org, role, name, user, encode_key(key))
         await join(
             self.reactor,
             url=url,
@@ -102,7 +105,7 @@ class Quickstart:
             code=text,
             role=role,
             name=name,
-            wireguard_key=public_key(load_private_key(home / "keys" / "client.key")),
+            wireguard_key=key,
             ssh_host_key="",
             folder=folder,
         )
@@ -192,6 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         lean.install()
     from twisted.internet import reactor
 
+    steady(reactor)
     observer: Any = logs.observer("text", options.log_level)
     globalLogBeginner.beginLoggingTo([observer], redirectStandardIO=False)
     return run(reactor, options)

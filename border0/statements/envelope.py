@@ -72,10 +72,10 @@ def payload_limit(type: str) -> int:
 class Statement:
     """One signed statement, as received; it says nothing about who may sign it.
 
-    `payload` is kept byte for byte. `body` is parsed at the first use.
+    `payload` is kept byte for byte. `body` is parsed at the first use, the envelope is kept.
     """
 
-    __slots__ = ("_body", "_expires", "_hash", "payload", "signatures", "type")
+    __slots__ = ("_body", "_encoded", "_expires", "_hash", "payload", "signatures", "type")
 
     def __init__(
         self, type: str, payload: bytes, signatures: Iterable[tuple[str, bytes]] = ()
@@ -91,6 +91,7 @@ class Statement:
         self._hash = ""
         self._body: dict[str, Any] | None = None
         self._expires = 0.0
+        self._encoded = b""
         if len(self.signatures) > MAXIMUM_SIGNATURES:
             raise StatementError(MALFORMED, f"{len(self.signatures)} signatures")
         if len({name for name, _ in self.signatures}) != len(self.signatures):
@@ -155,7 +156,10 @@ class Statement:
             raw = payload.encode("utf-8")
         except UnicodeEncodeError:
             raise StatementError(MALFORMED, "half of a surrogate pair") from None
-        return cls(type, raw, signatures)
+        statement = cls(type, raw, signatures)
+        if isinstance(data, bytes):
+            statement._encoded = data
+        return statement
 
     def to_json(self) -> dict[str, Any]:
         """The envelope as an object of JSON."""
@@ -169,8 +173,10 @@ class Statement:
         }
 
     def encode(self) -> bytes:
-        """The envelope as one line of JSON, without the line's end."""
-        return write_object(self.to_json())
+        """The envelope as JSON: as it was received, else compact; the same bytes each time."""
+        if not self._encoded:
+            self._encoded = write_object(self.to_json())
+        return self._encoded
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Statement):

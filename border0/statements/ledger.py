@@ -218,16 +218,21 @@ class Ledger:
 
     def dump(self) -> bytes:
         """Everything, for the disk: one line with a checksum, one with JSON."""
-        content = write_object(
-            {
-                "org": self.org,
-                "signers": self.signers.statement.to_json(),
-                "head": None if self.head is None else self.head.to_json(),
-                "held": [statement.to_json() for statement in self._held.values()],
-                "waiting": [statement.to_json() for statement in self._waiting.values()],
-                "floors": [[*key, *floor] for key, floor in self._floors.items()],
-                "removed": [[*key, *floor] for key, floor in self._removed.items()],
-            }
+        rest = {
+            "org": self.org,
+            "floors": [[*key, *floor] for key, floor in self._floors.items()],
+            "removed": [[*key, *floor] for key, floor in self._removed.items()],
+        }
+        # Each envelope is there as bytes; to make all of them anew takes 0.1 s for 5,000.
+        content = b"".join(
+            (
+                write_object(rest)[:-1],
+                b',"signers":' + self.signers.statement.encode(),
+                b',"head":' + (b"null" if self.head is None else self.head.encode()),
+                b',"held":[' + b",".join([one.encode() for one in self._held.values()]),
+                b'],"waiting":[' + b",".join([one.encode() for one in self._waiting.values()]),
+                b"]}",
+            )
         )
         return SAVED + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
@@ -341,20 +346,21 @@ class Ledger:
 
     def _follow_head(self, head: Statement) -> None:
         self._name(head)
-        kept = {}
+        held, waiting, kept = self._held, self._waiting, {}
         for key, digest in self._named.items():
-            for one in (self._held.get(key), self._waiting.get(key)):
-                if one is not None and one.hash == digest:
-                    kept[key] = one
-                    self._waiting.pop(key, None)
+            one = held.get(key)
+            if one is not None and one.hash == digest:
+                kept[key] = one
+        for key, one in list(waiting.items()):
+            if one.hash == self._named.get(key):
+                kept[key] = waiting.pop(key)
+            elif one.body["revision"] <= self.revision:
+                del waiting[key]
         self._held = kept
-        for key, one in list(self._waiting.items()):
-            if one.body["revision"] <= self.revision:
-                del self._waiting[key]
         special = {("signers", self.org), ("head", self.org)}
-        for key in list(self._floors):
-            if key not in self._named and key not in self._waiting and key not in special:
-                self._retire(key)
+        gone = self._floors.keys() - self._named.keys() - waiting.keys() - special
+        for key in [key for key in self._floors if key in gone] if gone else ():
+            self._retire(key)
 
     def _forget_waiting(self, key: Key) -> None:
         self._waiting.pop(key, None)

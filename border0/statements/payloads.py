@@ -5,7 +5,7 @@ statement is refused. What the members mean to policy or to a peer is not decide
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from border0.tables import NAME
 
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_IDS = re.compile(rf"(?:{_ID.pattern}\n)*")
+_HASHES = re.compile(rf"(?:{_HASH.pattern}\n)*")
 _WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _TAG = re.compile(r"[a-z0-9][a-z0-9:._-]{0,62}")
 _LINE = re.compile(r"[^\x00-\x1f\x7f]{1,320}")
@@ -121,10 +123,22 @@ def _is_live(value: Any) -> bool:
         if not _WORD.fullmatch(type) or not isinstance(objects, dict):
             return False
         count += len(objects)
-        for id, digest in objects.items():
-            if not _ID.fullmatch(id) or not isinstance(digest, str) or not _HASH.fullmatch(digest):
-                return False
+        if not _all_match(objects, _IDS, 36) or not _all_match(objects.values(), _HASHES, 64):
+            return False
     return count <= LIVE_LIMIT
+
+
+def _all_match(texts: Collection[Any], lines: re.Pattern[str], length: int) -> bool:
+    """Whether each is a string of this form and length; a head has too many to ask one by one.
+
+    None of them can be two lines or none: then there would be more lines than texts, or an empty
+    one.
+    """
+    try:
+        text = "\n".join(texts) + "\n" if texts else ""
+    except TypeError:  # not a string
+        return False
+    return len(text) == (length + 1) * len(texts) and lines.fullmatch(text) is not None
 
 
 _id, _line = _matches(_ID), _matches(_LINE)

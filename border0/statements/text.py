@@ -7,7 +7,7 @@ It does not know what the members mean.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,25 +57,35 @@ def parse_object(data: bytes, limit: int) -> dict[str, Any]:
         raise StatementError(MALFORMED, str(error)) from None
     if not isinstance(value, dict):
         raise StatementError(MALFORMED, "not a JSON object")
-    _check(value)
+    _check(value, strings=b"\\u" in data)
     return value
 
 
-def _check(value: dict[str, Any]) -> None:
-    """Depth and strings; with a list of its own, so that no input can exhaust the stack."""
+def _check(value: dict[str, Any], *, strings: bool) -> None:
+    """Depth and strings; with a list of its own, so that no input can exhaust the stack.
+
+    :param strings: look at them too; half of a surrogate pair needs an escape, never a UTF-8 byte.
+    """
     todo: list[tuple[Any, int]] = [(value, 1)]
     while todo:
         item, depth = todo.pop()
-        if isinstance(item, str):
-            if not item.isascii() and any("\ud800" <= letter <= "\udfff" for letter in item):
+        if depth > MAXIMUM_DEPTH:
+            raise StatementError(MALFORMED, "nested too deeply")
+        members: Any = item
+        if isinstance(item, dict):
+            members = item.values()
+            if strings:
+                _check_strings(item)
+        if strings:
+            _check_strings(members)
+        todo += [(each, depth + 1) for each in members if isinstance(each, dict | list)]
+
+
+def _check_strings(items: Iterable[Any]) -> None:
+    for item in items:
+        if isinstance(item, str) and not item.isascii():
+            if any("\ud800" <= letter <= "\udfff" for letter in item):
                 raise StatementError(MALFORMED, "half of a surrogate pair")
-        elif isinstance(item, dict | list):
-            if depth > MAXIMUM_DEPTH:
-                raise StatementError(MALFORMED, "nested too deeply")
-            if isinstance(item, dict):
-                todo += [(name, depth + 1) for name in item]
-                item = item.values()
-            todo += [(member, depth + 1) for member in item]
 
 
 def write_object(value: Mapping[str, Any]) -> bytes:

@@ -68,7 +68,7 @@ class Login(Commands):
         self.assertEqual(started["purpose"], "login")
         self.assertTrue(re.fullmatch("[a-z0-9-]+", started["name"]))
         self.assertEqual(len(decode_key(started["public_key"])), 32)
-        self.assertIn(f"The key is {fingerprint(decode_key(started['public_key']))}.", done.err)
+        self.assertIn(fingerprint(decode_key(started["public_key"])), done.err)
         polled = self.body_of(1)
         wanted = {"device_code": "the-device-code", "public_key": started["public_key"]}
         self.assertEqual(polled, wanted)
@@ -110,7 +110,7 @@ class Login(Commands):
     def test_denied_and_expired(self) -> None:
         self.answers = [{"status": "denied", "interval": 5}]
         words = ("login", self.api.url, "--ca", self.api.pin)
-        self.fails(*words, status=3, says="denied in the browser")
+        self.fails(*words, status=3, says="refused in the browser")
         self.answers = [{"status": "expired", "interval": 5}]
         self.fails(*words, says="run the command again")
         self.answers = [{"status": "approved", "interval": 5, "result": {}}]

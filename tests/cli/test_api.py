@@ -190,6 +190,19 @@ class Answers(Commands):
         self.assertTrue(str(error).isprintable())
         self.assertLess(len(str(error)), 700)
 
+    def test_a_terminal_is_safe_from_every_error(self) -> None:
+        from border0.cli import main as module
+
+        def run(options: object) -> int:
+            raise Border0Error("evil \x1b[2J\x07 name\nand a second line")
+
+        with mock.patch("border0.cli.whoami.run", run):
+            out = io.StringIO()
+            with contextlib.redirect_stderr(out):
+                self.assertEqual(1, module.main(["whoami"]))
+        self.assertNotIn("\x1b", out.getvalue())
+        self.assertEqual(2, out.getvalue().count("\n"))
+
     def test_redirects_are_not_followed(self) -> None:
         other = self.serve()
         self.server.routes["GET /x"] = (302, None, {"Location": f"{other.url}/api/v1/x"})

@@ -1,6 +1,8 @@
 """`border0 quickstart`: what it writes, what it refuses, and its own check of everything."""
 
+import contextlib
 import getpass
+import io
 import os
 import socket
 import subprocess
@@ -210,6 +212,20 @@ class Files(SynchronousTestCase):
         table = read_toml(self.home.connector_file, "")["local"]
         self.assertEqual(table, {"allow": [], "secrets": []})
         self.assertFalse((self.home.folder / "demo-http").exists())
+
+
+class Exposed(SynchronousTestCase):
+    def test_what_others_reach_is_said(self) -> None:
+        from border0.cli.quickstart import exposed
+
+        for listen, said in (
+            ("127.0.0.1", False), ("::1", False), ("localhost", False), ("127.9.9.9", False),
+            ("0.0.0.0", True), ("::", True), ("192.0.2.1", True), ("host.example", True),
+        ):  # fmt: skip
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out):
+                exposed(Home(Path("nowhere"), listen, say=print))
+            self.assertEqual(said, "Others can reach" in out.getvalue(), listen)
 
 
 class Check(SynchronousTestCase):

@@ -1,5 +1,6 @@
 """A backup holds what a control plane needs to go on as itself; a restore never overwrites."""
 
+import io
 import tarfile
 import time
 
@@ -10,6 +11,11 @@ from border0.control.config import read
 from border0.control.member.state import MemberState
 from border0.errors import ConfigError
 from tests.control.planes import PlaneCase
+
+FOREIGN = (
+    "keys/client.key", "keys/..", "keys/.", "keys//server.key", "/keys/server.key", "keys",
+    "connector/node.json", "setup-link", "authority/a/b", "control.db/x",
+)  # fmt: skip
 
 
 class Archives(PlaneCase):
@@ -56,6 +62,7 @@ class Archives(PlaneCase):
             ("garbage", lambda path: path.write_bytes(b"x" * 5000)),
             ("empty", lambda path: tarfile.open(path, "w").close()),
             ("climbing", self.climbing),
+            *((f"foreign-{n}", self.foreign(one)) for n, one in enumerate(FOREIGN)),
         ):
             path = self.base / name
             make(path)
@@ -65,6 +72,17 @@ class Archives(PlaneCase):
             self.assertIn(name, str(error))
             self.assertFalse((self.base / f"state-{name}" / "keys").exists())
         self.assertFalse((self.base / "outside").exists())
+
+    def foreign(self, name):
+        """A backup that would bring a file that is no control plane's."""
+
+        def make(path):
+            with tarfile.open(path, "w") as tar:
+                member = tarfile.TarInfo(name)
+                member.size = 1
+                tar.addfile(member, io.BytesIO(b"x"))
+
+        return make
 
     def climbing(self, path):
         inner = self.base / "inner"

@@ -214,11 +214,11 @@ class Devices(EnrolCase):
         )
         waiting = await self.join(Machine(1).body(await self.invite()))
         self.assertFalse(waiting.approved)
-        self.assertNotIn(("node", waiting.node), self.publisher._held)
+        self.assertNotIn(("node", waiting.node), self.publisher.signing.held)
         approved = await self.join(Machine(2).body(await self.invite(approved=True)))
         self.assertTrue(approved.approved)
         await self.changed(lambda tx: devices.update(tx, waiting.node, None, approved=True))
-        self.assertIn(("node", waiting.node), self.publisher._held)
+        self.assertIn(("node", waiting.node), self.publisher.signing.held)
 
     async def test_enrolment_keys_one_off_reusable_ephemeral_and_tagged(self):
         once = await self.enrolment()
@@ -244,7 +244,7 @@ class Connectors(EnrolCase):
         line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA=="
         answer = await self.join(Machine().body(code, "connector", "host", ssh_host_key=line))
         self.assertEqual(("lab", [], True), (answer.name, answer.addresses, answer.approved))
-        statement = self.publisher._held[("node", answer.node)]
+        statement = self.publisher.signing.held[("node", answer.node)]
         self.assertEqual(line, statement.body["ssh_host_key"])
 
     async def test_one_that_was_made_before_gets_its_keys(self):

@@ -164,7 +164,7 @@ class Standing(Case):
     def test_the_control_planes_word(self) -> None:
         self.whole()
         self.refused("is locked: ask an administrator of acme", word=LOCKED)
-        self.refused(f"has expired: border0 node join {URL} again", word=EXPIRED)
+        self.refused(f"has expired; join again: border0 node join {URL}", word=EXPIRED)
         self.refused("does not know this device, laptop, any more", word="unknown")
         self.assertEqual(self.read(word="busy").refusal, "")
 
@@ -186,7 +186,7 @@ class Standing(Case):
         self.whole()
         self.org.remove("node", identifier("laptop"))
         self.believe()
-        self.refused(f"if it was removed, border0 node join {URL} again")
+        self.refused(f"if it was removed, join again: border0 node join {URL}")
 
     def test_another_key_another_role_no_address(self) -> None:
         self.device(public_key=b64encode(bytes(range(32))).decode())

@@ -17,6 +17,8 @@ ORIGIN = f"https://{HOST}"
 
 
 class Response:
+    """An answer, as it came."""
+
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         head, _, self.body = raw.partition(b"\r\n\r\n")
@@ -133,19 +135,25 @@ def tags_of(page: str) -> list[tuple[str, dict[str, str | None]]]:
 class Browser:
     """Keeps cookies, sends what browsers send, fills forms and follows redirects."""
 
+    origin = ORIGIN
+
     def __init__(self, site: Any, address: str = "192.0.2.7") -> None:
         self.site, self.address = site, address
         self.cookies: dict[str, str] = {}
         self.page = Response(b"")
         self.location = ""
 
+    def exchange(
+        self, method: str, path: str, headers: list[tuple[str, str]], body: bytes
+    ) -> Response:
+        """One request and its answer."""
+        return exchange(self.site, method, path, headers=headers, body=body, address=self.address)
+
     def _request(self, method: str, path: str, body: bytes, headers: list[tuple[str, str]]) -> None:
         if self.cookies:
             pairs = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
             headers = [*headers, ("Cookie", pairs)]
-        self.page = exchange(
-            self.site, method, path, headers=headers, body=body, address=self.address
-        )
+        self.page = self.exchange(method, path, headers, body)
         self.location = path
         for cookie in self.page.all("set-cookie"):
             pair, *attributes = cookie.split("; ")
@@ -163,7 +171,7 @@ class Browser:
         self, path: str, fields: dict[str, str], *, headers: list[tuple[str, str]] | None = None
     ) -> Response:
         if headers is None:
-            headers = [("Origin", ORIGIN), ("Sec-Fetch-Site", "same-origin")]
+            headers = [("Origin", self.origin), ("Sec-Fetch-Site", "same-origin")]
         headers = [*headers, ("Content-Type", "application/x-www-form-urlencoded")]
         self._request("POST", path, urlencode(fields).encode(), headers)
         return self._follow()

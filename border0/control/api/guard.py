@@ -105,6 +105,10 @@ class Guard:
                 break
         return address
 
+    def trusts(self, address: str) -> bool:
+        """Whether this is one of the trusted proxies: through it come many clients."""
+        return self._trusted(address)
+
     def _trusted(self, address: str) -> bool:
         try:
             parsed = ip_address(address)

@@ -7,6 +7,7 @@ key, handler, audit, answer. An exception anywhere is a 500 with the request's i
 
 import hmac
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from inspect import isawaitable
 from typing import Protocol, get_origin
 
@@ -125,7 +126,11 @@ class ApiResource(Resource):
         self._failures = Limiter(FAILURE_RATE)
         self._rates = {route.name: Limiter(route.rate) for route in table.routes}
         self._openapi_rate = Limiter(OPENAPI_RATE)
-        self._openapi = msgspec.json.encode(describe(table, title, version))
+        self._title, self._version = title, version
+
+    @cached_property
+    def _described(self) -> bytes:
+        return msgspec.json.encode(describe(self.table, self._title, self._version))
 
     def render(self, request: Request) -> int:
         """Serve one request."""
@@ -174,7 +179,7 @@ class ApiResource(Resource):
         method = request.method.decode("ascii", "replace")
         if segments == ["openapi.json"] and method == "GET":
             _limit(self._openapi_rate, address_key(address), now)
-            return 200, (), self._openapi
+            return 200, (), self._described
         route, params = self.table.match(method, segments)
         call = Call(route, request_id, address, now)
         call.params = params
@@ -188,7 +193,7 @@ class ApiResource(Resource):
         if not allowed and route.own:
             allowed = permits(call.principal, route.own, self.table.permissions)
         if not allowed:
-            reason = f"it needs the permission {route.permission}"
+            reason = f"the permission {route.permission} is missing"
             await self._record(call, "denied", reason)
             raise errors.forbidden(reason)
         raw = self._read(request, call)

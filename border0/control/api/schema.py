@@ -15,7 +15,7 @@ import msgspec
 from msgspec import inspect
 
 from border0.control.api.errors import ApiError, FieldError, bad_request
-from border0.tables import NAME, nearest
+from border0.tables import nearest
 
 _UUID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 QUERY_FIELDS = 32
@@ -25,15 +25,23 @@ _MISSING = re.compile(r"Object missing required field `(.*)`$")
 _STEP = re.compile(r"\.([^.\[]+)|\[([0-9]+|\.\.\.)\]")
 
 
-def whole(pattern: str) -> str:
+_FORMS: dict[str, str] = {}
+
+
+def whole(pattern: str, form: str = "") -> str:
     """A pattern for `msgspec.Meta` that the whole text must fit.
+
+    :param form: what to write, for people who wrote something else.
 
     Python's `$` alone would also match before a line feed at the end; JSON Schema's would not.
     """
-    return f"^(?:{pattern})$(?!\\n)"
+    made = f"^(?:{pattern})$(?!\\n)"
+    if form:
+        _FORMS[repr(made)] = form
+    return made
 
 
-UUID_PATTERN = whole(_UUID.pattern)
+UUID_PATTERN = whole(_UUID.pattern, "an id is a lower-case UUID")
 
 
 class Reference(NamedTuple):
@@ -155,10 +163,7 @@ def _field_error(text: str, kind: Any) -> ApiError:
         field, message = _join(prefix, missing[1]), "it is required"
     else:
         field = prefix
-        if repr(UUID_PATTERN) in message:
-            message = "an id is a lower-case UUID"
-        elif repr(whole(NAME.pattern)) in message:
-            message = "lower-case letters, digits and dashes, at most 63"
+        message = next((form for made, form in _FORMS.items() if made in message), message)
     shown = f"{field}: {message}" if field else message
     return ApiError(422, "invalid", shown, fields=[FieldError(field, message)])
 

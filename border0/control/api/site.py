@@ -6,6 +6,8 @@ bring neither token nor cookie. There is no access log, because links hold one-t
 is not offered.
 """
 
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -15,6 +17,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.resource import IResource
 from twisted.web.server import Request, Site
 
+from border0.control.api.limits import address_key
 from border0.control.api.routes import BODY_LIMIT
 
 ANONYMOUS_LIMIT = 16 * 1024
@@ -22,6 +25,8 @@ ANONYMOUS_LIMIT = 16 * 1024
 REQUEST_SECONDS = 20.0
 IDLE_SECONDS = 60.0
 CONNECTIONS = 4096
+PER_ADDRESS = 512
+"""Connections from one address (IPv6: one /64), those of nodes' WebSockets aside."""
 
 
 class _Request(Request):
@@ -64,6 +69,7 @@ class _Channel(HTTPChannel):
     """A connection whose requests must be complete in time."""
 
     maxHeaders = 64
+    address = ""
     site: Any
     callLater: Any
     _deadline: Any = None
@@ -85,6 +91,7 @@ class _Channel(HTTPChannel):
     def connectionMade(self) -> None:
         super().connectionMade()
         self.site.connections += 1
+        self.site.by_address[self.address] += 1
         self._counted = True
         self._start()
 
@@ -120,6 +127,9 @@ class _Channel(HTTPChannel):
         if self._counted:
             self._counted = False
             self.site.connections -= 1
+            self.site.by_address[self.address] -= 1
+            if self.site.by_address[self.address] <= 0:
+                del self.site.by_address[self.address]
 
     def _start(self) -> None:
         self._deadline = self.callLater(self.site.request_seconds, self._late)
@@ -138,6 +148,7 @@ class ApiSite(Site):
 
     :param body_limit: longest body of a request with credentials, in bytes.
     :param request_seconds: from a request's first byte (or the connection) to its last.
+    :param per_address: most connections from one address that is no `proxy`.
     """
 
     protocol: Any
@@ -151,6 +162,8 @@ class ApiSite(Site):
         body_limit: int = BODY_LIMIT,
         request_seconds: float = REQUEST_SECONDS,
         connections: int = CONNECTIONS,
+        per_address: int = PER_ADDRESS,
+        proxy: Callable[[str], bool] = lambda address: False,
     ) -> None:
         super().__init__(
             resource,
@@ -162,12 +175,20 @@ class ApiSite(Site):
         self.protocol = _Channel
         self.body_limit, self.request_seconds = body_limit, request_seconds
         self.connections, self._connection_limit = 0, connections
+        self.by_address: Counter[str] = Counter()
+        self._per_address, self._proxy = per_address, proxy
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A channel, or None when there are too many."""
+        host = str(getattr(addr, "host", ""))
+        key = address_key(host)
         if self.connections >= self._connection_limit:
             return None
-        return super().buildProtocol(addr)
+        if self.by_address[key] >= self._per_address and not self._proxy(host):
+            return None
+        channel: Any = super().buildProtocol(addr)
+        channel.address = key
+        return channel
 
     def log(self, request: object) -> None:
         """Write no access log: paths and queries may hold secrets."""

@@ -41,9 +41,11 @@ from border0.statements import TYPES, Statement, StatementError
 from border0.trust import client_context, remembered_authority
 
 UNSIGNED = frozenset(("configuration",))
+MAP_SECONDS = 1.0  # how long a new map may wait for the disk
 CONTACT_SECONDS = 60.0  # how often the time of the last contact is written
 AUTHORITY_RETRY = 30.0
 LATER_LIMIT = 86400.0  # longest timer; deadlines may be years away
+JUMP_SECONDS = 5.0  # by which the wall clock was set, not late
 
 log = Logger(namespace="border0.control")
 
@@ -53,10 +55,12 @@ class Follower(Service):
 
     Attributes: `ledger` (what counts), `refused` (why a statement of the map does not), `network`
     and `org_name` (of the enrolment), `refusal` (the word with which the control plane last sent
-    this node away, "" once it is in again), `records` (sends record lines, see `RecordSender`).
+    this node away, "" once it is in again), `records` (sends record lines, see `RecordSender`),
+    `clock_sets` (how often the wall clock was set: each time, what has expired may be another).
 
     :param changed: called after each applied map, change of soft state, connection and
-        disconnection, and when a statement expires; what it raises is logged.
+        disconnection, when a statement expires, and within a minute after the wall clock was set;
+        what it raises is logged.
     :param command: takes a command; call `answer` for it.
     :param wall: Unix seconds; statements expire by it.
     :param now: seconds monotonic; presence is told in it.
@@ -88,6 +92,8 @@ class Follower(Service):
         self._contact = state.load_contact()
         # A clock that was set back must not make the last contact newer than it can be.
         self._contact.last = min(self._contact.last, wall())
+        self.clock_sets = 0
+        self._ahead = 0.0  # of the wall clock to the monotonic one
         self._heard: float | None = None  # monotonic time of the last contact in this process
         self._seen: dict[str, Seen] = {}
         self._refusals: dict[str, str] = {}
@@ -98,6 +104,7 @@ class Follower(Service):
         self._dial: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
         self._tick: IDelayedCall | None = None
+        self._map_due: IDelayedCall | None = None
         held = state.load_map()
         # What was believed is newer than a map that was lost or that nobody signed.
         held.revision = self.ledger.revision
@@ -192,6 +199,7 @@ class Follower(Service):
         """Connect, now and after each loss; the saved state counts meanwhile."""
         super().startService()
         self._tick = self.reactor.callLater(CONTACT_SECONDS, self._keep_contact)
+        self._ahead = self.wall() - self.now()
         self._watch()
         self._connect()
 
@@ -204,6 +212,9 @@ class Follower(Service):
         self._dial = self._deadline = self._tick = None
         if self._authority is not None:
             self._authority.cancel()
+        if self._map_due is not None:
+            self._map_due.cancel()
+            self._save_map()
         self._touch()
         self._save_contact()
         self._connected = False
@@ -400,6 +411,11 @@ class Follower(Service):
 
     def _keep_contact(self) -> None:
         self._tick = self.reactor.callLater(CONTACT_SECONDS, self._keep_contact)
+        ahead, self._ahead = self._ahead, self.wall() - self.now()
+        if abs(self._ahead - ahead) > JUMP_SECONDS:
+            log.warn("the clock was set by {by} s", by=round(self._ahead - ahead))
+            self.clock_sets += 1
+            self._tell()
         if self.synced:
             self._touch()
             self._save_contact()
@@ -411,14 +427,24 @@ class Follower(Service):
             log.error("the last contact could not be saved: {why}", why=str(error))
 
     def _save(self) -> None:
-        """The ledger first: a node that stops between the two has an older map, never the reverse.
+        """The ledger at once: nobody is told before what counts is on the disk.
 
+        The map follows within MAP_SECONDS, one for all changes of that time: a node that dies
+        before has an older one, never the reverse, and gets what is missing when it is back.
         A disk that is full keeps nobody from obeying: the change is applied, and said to be lost.
         """
+        self.failure = ""
+        self._saving(lambda: self.state.save_ledger(self.ledger))
+        if self._map_due is None and self.running:
+            self._map_due = self.reactor.callLater(MAP_SECONDS, self._save_map)
+
+    def _save_map(self) -> None:
+        self._map_due = None
+        self._saving(lambda: self.state.save_map(self.machine.map))
+
+    def _saving(self, save: Callable[[], None]) -> None:
         try:
-            self.state.save_ledger(self.ledger)
-            self.state.save_map(self.machine.map)
-            self.failure = ""
+            save()
         except OSError as error:
             self.failure = f"what the control plane says cannot be saved: {error.strerror}"
             log.error("{why}", why=self.failure)

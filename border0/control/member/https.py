@@ -138,5 +138,8 @@ def _unreached(control: ControlUrl, failure: Exception, *, pinned: bool) -> Bord
         return Border0Error(f"{where} did not answer in time; is the control plane running?")
     if isinstance(failure, error.DNSLookupError):
         return Border0Error(f"the name {control.host} is not known here; check the URL")
-    text = str(causes[-1]) or type(causes[-1]).__name__
+    cause = causes[-1]
+    if isinstance(cause, error.ConnectError) and cause.args:
+        cause = cause.args[0]  # the system's words, without Twisted's around them
+    text = str(cause) or type(causes[-1]).__name__
     return Border0Error(f"cannot reach {where}: {text}; is the control plane running there?")

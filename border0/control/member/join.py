@@ -39,7 +39,7 @@ from border0.control.member.url import parse_url
 from border0.errors import Border0Error, ConfigError, ProtocolError
 from border0.prefixes import Network4And6, read_network
 from border0.statements import Ledger, Statement, StatementError
-from border0.tables import NAME, Table
+from border0.tables import NAME, NAME_FORM, Table
 
 JOIN_CONTEXT = b"border0 join v1\x00"
 MAXIMUM_SIGNERS = 4096
@@ -84,8 +84,7 @@ async def join(
     if not code.startswith(_CODES[role]):
         known = ", ".join(f"{each}..." for each in _CODES[role])
         raise ConfigError(f"this is no code that a {role} joins with; one begins with {known}")
-    if not NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} cannot be a {role}'s name: use a-z, 0-9 and -, at most 63")
+    _check_name(name, role)
     make_folder(folder)
     machine_key = load_machine_key(folder, create=True)
     public = machine_key.public_key().public_bytes_raw()
@@ -123,6 +122,11 @@ async def join(
     state.addresses = told["addresses"]
     _keep(state, told["signers"], wall())
     return state
+
+
+def _check_name(name: str, role: str) -> None:
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot be a {role}'s name: {NAME_FORM}")
 
 
 def _keep(state: MemberState, signers: list[Statement], now: float) -> None:
@@ -170,6 +174,8 @@ def _read_answer(answer: Mapping[str, Any], role: str) -> dict[str, Any]:
         found: dict[str, Any] = {
             key: table.text(key) for key in ("org", "org_name", "node", "name")
         }
+        if not NAME.fullmatch(found["name"]):
+            raise ProtocolError("the name is no name")
         table.choice("role", (role,))
         found["approved"] = table.get("approved", bool)
         found["addresses"] = table.strings("addresses", [])
@@ -210,6 +216,7 @@ async def authorize(
     :raises Border0Error: denied, too late, or nobody who is trusted answers.
     """
     control = parse_url(url)
+    _check_name(name, "machine")
     asking = await approach(reactor, control, ca)
     key = b64encode(public_key).decode()
     started = await asking.post(
@@ -242,7 +249,8 @@ async def authorize(
         if status == "approved" and isinstance(polled.get("result"), dict):
             return {str(key): str(value) for key, value in polled["result"].items()}
         if status == "denied":
-            raise Border0Error(f"{name} was not confirmed: it was denied in the browser")
+            said = f"{name} was not let in: it was refused in the browser"
+            raise Refused(403, "denied", said)
         if status not in ("pending", "slow_down"):
             break
         interval = _interval(polled, interval)
@@ -258,6 +266,6 @@ def facts() -> dict[str, str]:
     """What the control plane shows about this machine."""
     return {
         "os": platform.system().lower()[:64],
-        "hostname": socket.gethostname()[:253],
+        "hostname": socket.gethostname()[:64],
         "version": __version__,
     }

@@ -1,18 +1,18 @@
-"""What the store holds about one object, as its signed statement and the map of nodes need it.
+"""What the store holds about objects, as their signed statements and the map of nodes need it.
 
-Reads rows, signs nothing. An object that is not (any more) there, or that nodes must not act on
-(a locked device, a disabled socket), has no statement.
+Reads rows, some hundred in one question, and signs nothing. An object that is not (any more) there,
+or that nodes must not act on (a locked device, a disabled socket), has no statement.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, select
 from twisted.logger import Logger
 
-from border0.control.effective import effective_policies
+from border0.control.effective import effective_by_socket
 from border0.control.netmap import NetMap
 from border0.control.store import (
     connectors,
@@ -24,15 +24,19 @@ from border0.control.store import (
     sockets,
     users,
 )
+from border0.control.store.connectors import Connector
 from border0.control.store.devices import Device
-from border0.control.store.errors import NotFound
+from border0.control.store.policies import PolicyVersion
+from border0.control.store.service_accounts import ServiceAccount
+from border0.control.store.sockets import Socket
+from border0.control.store.users import User
 from border0.errors import Border0Error
 from border0.policy.model import Policy
 from border0.policy.parse import parse_policy
 
-T = TypeVar("T")
 Key = tuple[str, str]
 CONFIGURATION = "configuration"
+TOGETHER = 500  # objects in one question; SQLite takes at least 999 parameters
 log = Logger(namespace="border0.control")
 
 
@@ -92,30 +96,46 @@ def affected(connection: Connection, org: str, kind: str, id: str) -> list[Key]:
     return []
 
 
-def describe(connection: Connection, org: str, key: Key, now: float) -> Fact:
-    """What one object says at `now` (Unix seconds)."""
-    return _DESCRIBE[key[0]](connection, org, key[1], now)
+def describe(
+    connection: Connection, org: str, keys: Collection[Key], now: float
+) -> dict[Key, Fact]:
+    """What each of these objects says at `now` (Unix seconds), in the order of the keys."""
+    ids: dict[str, list[str]] = {}
+    for type, id in keys:
+        ids.setdefault(type, []).append(id)
+    found: dict[Key, Fact] = {}
+    for type, every in ids.items():
+        for begin in range(0, len(every), TOGETHER):
+            some = every[begin : begin + TOGETHER]
+            for id, fact in _DESCRIBE[type](connection, org, some, now):
+                found[(type, id)] = fact
+    return {key: found[key] for key in keys}
 
 
-def _found(get: Callable[[Connection, str, str], T], *where: Any) -> T | None:
-    try:
-        return get(*where)
-    except NotFound:
-        return None
+Facts = Iterator[tuple[str, Fact]]
 
 
-def _membership(connection: Connection, org: str, id: str, now: float) -> Fact:
-    user = _found(users.get, connection, org, id)
-    if user is not None:
-        ids = groups.of_user(connection, org, id)
-        table = schema.groups
-        query = select(table.c.name).where(table.c.org == org, table.c.id.in_(ids))
-        names = sorted(connection.execute(query).scalars())
-        members: dict[str, Any] = {"email": user.email or user.subject, "kind": "user"}
-        members |= {"groups": ids, "group_names": names, "disabled": user.disabled}
-        email, disabled = members["email"], user.disabled
-        return Fact(members, lambda map: map.set_user(id, email, {*ids, *names}, disabled=disabled))
-    account = _found(service_accounts.get, connection, org, id)
+def _memberships(connection: Connection, org: str, ids: list[str], now: float) -> Facts:
+    known = users.among(connection, org, ids)
+    groups_of = groups.of_users(connection, org, known)
+    others = [id for id in ids if id not in known]
+    accounts = service_accounts.among(connection, org, others)
+    for id in ids:
+        if id in known:
+            yield id, _user(known[id], groups_of[id])
+        else:
+            yield id, _account(id, accounts.get(id))
+
+
+def _user(user: User, member: dict[str, str]) -> Fact:
+    id, disabled, email = user.id, user.disabled, user.email or user.subject
+    ids, names = list(member), sorted(member.values())
+    members: dict[str, Any] = {"email": email, "kind": "user"}
+    members |= {"groups": ids, "group_names": names, "disabled": disabled}
+    return Fact(members, lambda map: map.set_user(id, email, {*ids, *names}, disabled=disabled))
+
+
+def _account(id: str, account: ServiceAccount | None) -> Fact:
     if account is None:
         return Fact(None, lambda map: map.remove_principal(id))
     name, off = account.name, account.disabled
@@ -123,9 +143,14 @@ def _membership(connection: Connection, org: str, id: str, now: float) -> Fact:
     return Fact(members, lambda map: map.set_service_account(id, name, disabled=off))
 
 
-def _node(connection: Connection, org: str, id: str, now: float) -> Fact:
-    device = _found(devices.get, connection, org, id)
-    return _connector(connection, org, id, now) if device is None else _device(device, now)
+def _nodes(connection: Connection, org: str, ids: list[str], now: float) -> Facts:
+    known = devices.among(connection, org, ids)
+    hosts = connectors.among(connection, org, [id for id in ids if id not in known])
+    for id in ids:
+        if id in known:
+            yield id, _device(known[id], now)
+        else:
+            yield id, _connector(id, hosts.get(id), now)
 
 
 def _device(device: Device, now: float) -> Fact:
@@ -149,8 +174,7 @@ def _device(device: Device, now: float) -> Fact:
     )
 
 
-def _connector(connection: Connection, org: str, id: str, now: float) -> Fact:
-    connector = _found(connectors.get, connection, org, id)
+def _connector(id: str, connector: Connector | None, now: float) -> Fact:
     if connector is None:
 
         def gone(map: NetMap) -> None:
@@ -177,11 +201,16 @@ def _connector(connection: Connection, org: str, id: str, now: float) -> Fact:
     )
 
 
-def _socket(connection: Connection, org: str, id: str, now: float) -> Fact:
-    socket = _found(sockets.get, connection, org, id)
+def _sockets(connection: Connection, org: str, ids: list[str], now: float) -> Facts:
+    known = sockets.among(connection, org, ids)
+    hosts = sockets.connectors_of(connection, org, known)
+    for id in ids:
+        yield id, _socket(id, known.get(id), hosts.get(id, []))
+
+
+def _socket(id: str, socket: Socket | None, hosts: list[str]) -> Fact:
     if socket is None or socket.disabled:
         return Fact(None, lambda map: map.remove_socket(id))
-    hosts = sockets.connectors(connection, org, id)
     text = json.dumps(
         {
             "name": socket.name,
@@ -217,20 +246,31 @@ def database_protocol(upstream: dict[str, Any]) -> str:
     return ""
 
 
-def _attachment(connection: Connection, org: str, id: str, now: float) -> Fact:
-    if _found(sockets.get, connection, org, id) is None:
-        return Fact(None, lambda map: map.set_attachment(id, ()))
-    ids = effective_policies(connection, org, id)
-    return Fact({"policies": ids}, lambda map: map.set_attachment(id, ids))
+def _attachments(connection: Connection, org: str, ids: list[str], now: float) -> Facts:
+    known = sockets.among(connection, org, ids)
+    policies_of = effective_by_socket(connection, org, known)
+    for id in ids:
+        yield id, _attachment(id, policies_of[id] if id in known else None)
 
 
-def _policy(connection: Connection, org: str, id: str, now: float) -> Fact:
-    policy = _found(policies.get, connection, org, id)
-    if policy is None:
-        return Fact(None, lambda map: map.remove_policy(id))
-    version = policies.get_version(connection, org, id)
-    members = {"name": policy.name, "version": version.number, "text": version.text}
-    parsed = _parsed(policy.name, version.text)
+def _attachment(id: str, ids: list[str] | None) -> Fact:
+    members = None if ids is None else {"policies": ids}
+    return Fact(members, lambda map: map.set_attachment(id, ids or ()))
+
+
+def _policies(connection: Connection, org: str, ids: list[str], now: float) -> Facts:
+    known = policies.among(connection, org, ids)
+    versions = policies.in_force(connection, org, known.values())
+    for id in ids:
+        if id in known:
+            yield id, _policy(id, known[id].name, versions[id])
+        else:
+            yield id, Fact(None, lambda map, id=id: map.remove_policy(id))  # type: ignore[misc]
+
+
+def _policy(id: str, name: str, version: PolicyVersion) -> Fact:
+    members = {"name": name, "version": version.number, "text": version.text}
+    parsed = _parsed(name, version.text)
 
     def tell(map: NetMap) -> None:
         if parsed is None:  # nobody reaches anything by it, and connectors refuse it
@@ -249,10 +289,10 @@ def _parsed(name: str, text: str) -> Policy | None:
         return None
 
 
-_DESCRIBE: dict[str, Callable[[Connection, str, str, float], Fact]] = {
-    "membership": _membership,
-    "node": _node,
-    "socket": _socket,
-    "attachment": _attachment,
-    "policy": _policy,
+_DESCRIBE: dict[str, Callable[[Connection, str, list[str], float], Facts]] = {
+    "membership": _memberships,
+    "node": _nodes,
+    "socket": _sockets,
+    "attachment": _attachments,
+    "policy": _policies,
 }

@@ -7,11 +7,20 @@ object is looked at: what a crash left unsigned is signed then.
 
 A type that this control plane's key may not sign is left as it is: who signs it elsewhere puts the
 statement into the store.
+
+An object that no statement can say (a member of another form, too large, one too many) has none:
+nobody acts on it, and all others are published. It is looked at again when it changes, and hourly.
+
+Who publishes is one process. When another one did all the same (two on one database), its head is
+found in the store; what it signed is read before anything is signed on top of it, so that no head
+names what was replaced.
+
+A wall clock that is set changes what has expired: then everything is looked at again.
 """
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import Connection
@@ -24,45 +33,35 @@ from border0.control.publish.facts import (
     Fact,
     Key,
     NodeFacts,
-    affected,
-    describe,
     every_key,
+)
+from border0.control.publish.signing import (
+    DAY,
+    OBJECT_DAYS,
+    Overtaken,
+    Round,
+    Signing,
 )
 from border0.control.store import organisations, statements
 from border0.control.store.backup import REVISION_JUMP
+from border0.control.store.errors import Unavailable
 from border0.control.store.store import Store
-from border0.control.store.transaction import Entry, Tx
+from border0.control.store.transaction import Entry
 from border0.statements import (
-    TYPES,
     Signers,
     Statement,
     StatementError,
-    draft,
-    key_id,
-    live,
-    sign,
 )
 
-DAY = 86_400.0
-OBJECT_DAYS = 90.0
-HEAD_DAYS = 14.0
-SIGNERS_DAYS = 3650.0
 ROUND_SECONDS = 0.01  # what a burst has to join one round
 RETRY_SECONDS = 1.0
-LOOK_SECONDS = 3600.0
-_COMMON = ("org", "id", "revision", "issued", "expires")
+LOOK_SECONDS = 60.0
+OVERTAKEN_LIMIT = 5
+RETRY_LOOKS = 60  # looks until what could not be signed is tried again
+JUMP_SECONDS = 30.0  # by which the wall clock was set, not late
 ACTOR = "signer"
 
 log = Logger(namespace="border0.control")
-
-
-class Round(NamedTuple):
-    """What one round did, in the store's thread; applied in the reactor's."""
-
-    revision: int  # 0: nothing was signed
-    facts: dict[Key, Fact]
-    put: dict[Key, Statement]
-    dropped: list[Key]
 
 
 class Publisher:
@@ -84,10 +83,8 @@ class Publisher:
         self.store, self.org, self.reactor, self.clock, self.told = store, org, reactor, clock, told
         self.map = NetMap()
         self.nodes: dict[str, NodeFacts] = {}
-        self.signers: Signers | None = None
-        self._key = key
-        self._key_id = key_id(key.public_key().public_bytes_raw())
-        self._held: dict[Key, Statement] = {}
+        self.unsigned: dict[Key, str] = {}  # objects that nobody can act on, and why
+        self.signing = Signing(org, key)
         self._until: dict[Key, float] = {}
         self._dirty: set[tuple[str, str]] = set()  # (kind, id) of changed objects
         self._keys: set[Key] = set()  # statements to look at, whatever changed
@@ -96,28 +93,56 @@ class Publisher:
         self._look: Any = None
         self._waiting: list[Deferred[None]] = []
         self._stopped = False
-        self._again = False  # sign everything again
+        self._looks = 0
+        self._at: tuple[float, float] | None = None  # wall and reactor's time of the last look
 
     async def start(self) -> None:
         """Sign what is not signed, and load the map; a failing store is the caller's error."""
 
-        def load(connection: Connection) -> tuple[int, list[statements.StoredStatement]]:
-            organisation = organisations.get(connection, self.org)
-            return organisation.revision, statements.live(connection, self.org)
+        def number(connection: Connection) -> int:
+            return organisations.get(connection, self.org).revision
 
-        revision, found = await self.store.read(load)
-        for stored in found:
-            self._held[(stored.type, stored.id)] = _restored(stored)
-        head = self._held.get(("head", self.org))
+        revision = await self.store.read(number)
+        await self._load()
+        head = self.signing.held.get(("head", self.org))
         # Nodes may have seen later revisions than a backup that was restored holds.
-        self._again = head is not None and revision - head.body["revision"] >= REVISION_JUMP
-        if (one := self._held.get(("signers", self.org))) is not None:
-            self.signers = Signers(one)
-        keys = await self.store.read(lambda connection: every_key(connection, self.org))
-        self._keys = {*keys, *(key for key in self._held if key[0] not in ("head", "signers"))}
+        self.signing.again = head is not None and revision - head.body["revision"] >= REVISION_JUMP
         await self._round()
-        self._again = False
+        self.signing.again = False
         self._look_later()
+
+    async def _load(self) -> None:
+        """Read every statement, and mean to look at every object."""
+
+        def load(connection: Connection) -> tuple[list[statements.StoredStatement], list[Key]]:
+            return statements.live(connection, self.org), every_key(connection, self.org)
+
+        found, keys = await self.store.read(load)
+        held: dict[Key, Statement] = {}
+        for stored in found:
+            try:
+                held[(stored.type, stored.id)] = _restored(stored)
+            except StatementError:
+                if stored.type == "signers":
+                    raise
+                log.failure("a stored statement is damaged: it is signed anew")
+                if stored.type == "head":
+                    self.signing.damaged = stored.hash
+        before, self.signing.held = self.signing.held, held
+        if self.map.revision:  # else nothing was told yet
+            for key in before.keys() - held.keys():
+                self.map.drop_statement(key)
+            for key, one in held.items():
+                if key not in before or before[key].hash != one.hash:
+                    self.map.put_statement(key, one.hash, one.encode())
+        if (signers := held.get(("signers", self.org))) is not None:
+            self.signing.signers = Signers(signers)
+        self._keys |= {*keys, *(key for key in held if key[0] not in ("head", "signers"))}
+
+    @property
+    def signers(self) -> Signers | None:
+        """Which key may sign what; None before the start."""
+        return self.signing.signers
 
     def stop(self) -> "Deferred[None] | None":
         """No further rounds; fires when the one under way is over."""
@@ -169,11 +194,20 @@ class Publisher:
         self._running.addCallbacks(done, failed)
 
     async def _round(self) -> None:
+        for _ in range(OVERTAKEN_LIMIT):
+            try:
+                return await self._one_round()
+            except Overtaken:
+                log.error("another process publishes for {org}: stop one of them", org=self.org)
+                await self._load()
+        raise Unavailable("another process publishes all the time", certain=True)
+
+    async def _one_round(self) -> None:
         dirty, self._dirty = self._dirty, set()
         keys, self._keys = self._keys, set()
         try:
             found = await self.store.change(
-                lambda tx: self._publish(tx, dirty, keys), org=self.org, actor=ACTOR
+                lambda tx: self.signing.publish(tx, dirty, keys), org=self.org, actor=ACTOR
             )
         except BaseException:
             self._dirty |= dirty
@@ -181,122 +215,42 @@ class Publisher:
             raise
         self._apply(found)
 
-    # In the store's thread: reads `_held`, changes nothing of ours.
-
-    def _publish(self, tx: Tx, dirty: set[tuple[str, str]], keys: set[Key]) -> Round:
-        wanted = dict.fromkeys(sorted(keys))
-        for kind, id in sorted(dirty):
-            wanted.update(dict.fromkeys(affected(tx.connection, self.org, kind, id)))
-        facts = {key: describe(tx.connection, self.org, key, tx.now) for key in wanted}
-        put: dict[Key, Statement] = {}
-        dropped: list[Key] = []
-        signers = self._new_signers(tx)
-        if signers is not None:
-            put[("signers", self.org)] = signers
-        may = self._may_sign(signers)
-        for key, fact in facts.items():
-            if key[0] not in may:
-                continue
-            held = self._held.get(key)
-            if fact.members is None:
-                if held is not None:
-                    dropped.append(key)
-            elif held is None or not self._still_good(held, fact, tx.now):
-                put[key] = self._sign(tx, key, fact.members, OBJECT_DAYS, fact.until)
-        if not put and not dropped and self._head_is_good(tx.now):
-            return Round(0, facts, {}, [])
-        named = {key: one.hash for key, one in {**self._held, **put}.items()}
-        for key in dropped:
-            del named[key]
-            statements.remove(tx, *key)
-        if "head" in may:
-            members = {"live": live(named)}
-            put[("head", self.org)] = self._sign(tx, ("head", self.org), members, HEAD_DAYS, None)
-        for key, statement in put.items():
-            statements.put(
-                tx,
-                type=key[0],
-                id=key[1],
-                revision=statement.body["revision"],
-                hash=statement.hash,
-                payload=statement.payload,
-                signatures=[
-                    (name, base64.b64encode(signature).decode())
-                    for name, signature in statement.signatures
-                ],
-                expires=statement.expires,
-            )
-        return Round(tx.revision, facts, put, dropped)
-
-    def _new_signers(self, tx: Tx) -> Statement | None:
-        """The first list, or the same keys again when it ends soon."""
-        held = self._held.get(("signers", self.org))
-        if held is None:
-            public = base64.b64encode(self._key.public_key().public_bytes_raw()).decode()
-            keys: Any = [{"key": public, "types": list(TYPES), "name": "control plane"}]
-        else:
-            ends_soon = held.expires < tx.now + SIGNERS_DAYS * DAY / 2
-            if not (ends_soon or self._again) or "signers" not in self._may_sign(held):
-                return None
-            keys = held.body["keys"]
-        return self._sign(tx, ("signers", self.org), {"keys": keys}, SIGNERS_DAYS, None)
-
-    def _may_sign(self, signers: Statement | None) -> frozenset[str]:
-        known = Signers(signers) if signers is not None else self.signers
-        assert known is not None
-        return frozenset(type for type in TYPES if known.allows(self._key_id, type))
-
-    def _sign(
-        self, tx: Tx, key: Key, members: Mapping[str, Any], days: float, until: float | None
-    ) -> Statement:
-        expires = tx.now + days * DAY
-        if until is not None:
-            expires = min(expires, until)
-        body = draft(self.org, key[1], tx.revision, tx.now, expires, **members)
-        return sign(key[0], body, self._key)
-
-    def _still_good(self, held: Statement, fact: Fact, now: float) -> bool:
-        body = held.body
-        if self._again:
-            return False
-        said = {name: value for name, value in body.items() if name not in _COMMON}
-        if said != fact.members:
-            return False
-        longest = now + OBJECT_DAYS * DAY / 2
-        due = longest if fact.until is None else min(longest, fact.until)
-        if held.expires < int(due):  # times in statements have microseconds, devices' have more
-            return False
-        return fact.until is None or held.expires <= fact.until + 1.0
-
-    def _head_is_good(self, now: float) -> bool:
-        head = self._held.get(("head", self.org))
-        return head is not None and not self._again and head.expires > now + HEAD_DAYS * DAY / 2
-
     # In the reactor's thread.
 
     def _apply(self, found: Round) -> None:
         map = self.map
+        self._note_unsigned(found)
         for key, fact in found.facts.items():
             try:
                 fact.tell(map)
-            except ValueError:  # it is not in force for anybody; the others go on
+            except Exception:  # it is not in force for anybody; the others go on
                 log.failure("the map of nodes does not take {type} {id}", type=key[0], id=key[1])
             self._remember(key, fact)
             if key[0] == "socket":
                 self._configure(key[1], fact)
+        self._look_in_time(found)
         for key in found.dropped:
-            del self._held[key]
+            del self.signing.held[key]
             map.drop_statement(key)
-        self._held.update(found.put)
+        self.signing.held.update(found.put)
         if (signers := found.put.get(("signers", self.org))) is not None:
-            self.signers = Signers(signers)
+            self.signing.signers = Signers(signers)
         first = map.revision == 0
-        for key, statement in (self._held if first else found.put).items():
+        for key, statement in (self.signing.held if first else found.put).items():
             map.put_statement(key, statement.hash, statement.encode())
-        head = self._held.get(("head", self.org))
-        revision = found.revision or (int(head.body["revision"]) if first and head else 0)
+        head = self.signing.held.get(("head", self.org))
+        revision = found.revision or (int(head.body["revision"]) if head else 0)
         if revision > map.revision:
             self.told(map.commit(revision))
+
+    def _note_unsigned(self, found: Round) -> None:
+        for key in found.facts:
+            why = found.unsigned.get(key, "")
+            if why and self.unsigned.get(key) != why:
+                log.error("{type} {id} is in force nowhere: {why}", type=key[0], id=key[1], why=why)
+                self.unsigned[key] = why
+            elif not why:
+                self.unsigned.pop(key, None)
 
     def _configure(self, id: str, fact: Fact) -> None:
         if fact.configuration is None or fact.members is None:
@@ -315,11 +269,9 @@ class Publisher:
             self._until.pop(key, None)
         else:
             self._until[key] = fact.until
-            if self._look is not None:
-                self._look_later()
 
     def _look_later(self) -> None:
-        """Look again when the next object expires, and at what must be signed again."""
+        """Look again in a minute, or when the next object expires."""
         if self._look is not None and self._look.active():
             self._look.cancel()
         if self._stopped:
@@ -328,16 +280,33 @@ class Publisher:
         due = min((*self._until.values(), now + LOOK_SECONDS))
         self._look = self.reactor.callLater(max(0.0, due - now) + 0.01, self._look_round)
 
+    def _look_in_time(self, found: Round) -> None:
+        """The look that is planned must not be too late for what has just been read."""
+        ends = [fact.until for fact in found.facts.values() if fact.until is not None]
+        if ends and self._look is not None and self._look.active():
+            seconds = max(0.0, min(ends) - self.clock()) + 0.01
+            if self.reactor.seconds() + seconds < self._look.getTime():
+                self._look.reset(seconds)
+
     def _look_round(self) -> None:
-        now = self.clock()
+        now, at = self.clock(), self.reactor.seconds()
+        last, self._at = self._at, (now, at)
+        if last is not None and abs((now - last[0]) - (at - last[1])) > JUMP_SECONDS:
+            log.warn("the clock was set: everything is looked at again")
+            self._keys |= {("node", id) for id in self.nodes}
+            self._keys |= {key for key in self.signing.held if key[0] not in ("head", "signers")}
+        self._looks += 1
+        if self._looks % RETRY_LOOKS == 0:
+            self._keys |= {*self.unsigned}
         soon = now + OBJECT_DAYS * DAY / 2
         self._keys |= {key for key, until in self._until.items() if until <= now}
         self._keys |= {
             key
-            for key, one in self._held.items()
+            for key, one in self.signing.held.items()
             if one.expires < soon and key[0] not in ("head", "signers")
         }
-        self._soon(0.0)
+        if self._keys or not self.signing.head_is_good(now):
+            self._soon(0.0)
         for key in [key for key, until in self._until.items() if until <= now]:
             del self._until[key]
         self._look_later()

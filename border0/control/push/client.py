@@ -345,6 +345,10 @@ class MapClient:
         if done is None:
             self._doubt("another fingerprint", now)
             return
+        for kind, name in done[1]:
+            if kind == "node":  # when it comes back, the server tells the same facts again
+                self.endpoints.forget(name)
+                self.presence.forget(name)
         self._settled(now)
         self._send(wire.Applied(to), now)
         self._events.append(Applied(to, full, *done))

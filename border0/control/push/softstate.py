@@ -41,6 +41,10 @@ class SoftState(Generic[T]):
             return None
         return held[0], held[1] - now, held[2]
 
+    def forget(self, node: str) -> None:
+        """Drop a node's fact; the next one is news, whatever its stamp."""
+        self._facts.pop(node, None)
+
     def restart(self) -> None:
         """Let any stamp win over what is there."""
         self._facts = {node: (-1, until, value) for node, (_, until, value) in self._facts.items()}

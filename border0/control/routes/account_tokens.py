@@ -27,6 +27,7 @@ from border0.control.store.service_accounts import ServiceAccount
 from border0.control.store.tokens import Token
 from border0.control.store.transaction import Tx
 from border0.secrets import Secret
+from border0.tables import nearest
 
 DEFAULT_SECONDS = 90 * 86_400.0
 
@@ -172,7 +173,8 @@ def known_scopes(scopes: list[str]) -> list[str]:
     """
     for number, scope in enumerate(scopes):
         if scope not in PERMISSIONS:
-            raise invalid(f"scopes[{number}]", "there is no such permission")
+            where = nearest(scope[:64], tuple(PERMISSIONS))
+            raise invalid(f"scopes[{number}]", f"{scope[:64]!r} is no permission; {where}")
     return sorted(set(scopes))
 
 

@@ -205,6 +205,8 @@ def _changes(call: Call) -> dict[str, object]:
     }
     if body.name is not UNSET:
         proper_name(body.name)
+    if body.tags is not UNSET and len(set(body.tags)) != len(body.tags):
+        raise invalid("tags", "a tag stands there twice")
     if "expires_at" in changes:
         moment = changes.pop("expires_at")
         changes["expires"] = None if moment is None else seconds_of(moment, "expires_at")

@@ -31,7 +31,17 @@ def end_access(tx: Tx, user: str) -> dict[str, int]:
         "setup_links": setup_links.end_all(tx, user),
         "device_grants": tx.connection.execute(approved).rowcount,
         "tokens": tokens.revoke_all(tx, user_id=user),
-        "enrolment_keys": enrolment_keys.revoke_of(tx, user),
-        "invites": invites.revoke_of(tx, user),
+    }
+    return {name: count for name, count in ended.items() if count} | end_codes(tx, user)
+
+
+def end_codes(tx: Tx, author: str) -> dict[str, int]:
+    """End the keys and invites of a user or service account whose rights are others now.
+
+    Whether they could still make each of them is not asked: they make new ones.
+    """
+    ended = {
+        "enrolment_keys": enrolment_keys.revoke_of(tx, author),
+        "invites": invites.revoke_of(tx, author),
     }
     return {name: count for name, count in ended.items() if count}

@@ -11,14 +11,14 @@ from border0.audit.events import timestamp
 from border0.control.api.errors import invalid
 from border0.control.api.schema import document, is_id, refers, whole
 from border0.control.store.errors import NotFound
-from border0.tables import NAME
+from border0.tables import NAME, NAME_FORM
 
 T = TypeVar("T")
 
 SocketId = Annotated[str, refers("socket")]
 PolicyId = Annotated[str, refers("policy")]
 ConnectorId = Annotated[str, refers("connector")]
-Name = Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern))]
+Name = Annotated[str, msgspec.Meta(pattern=whole(NAME.pattern, NAME_FORM))]
 Line = Annotated[str, msgspec.Meta(max_length=255)]
 Text = Annotated[str, msgspec.Meta(max_length=4096)]
 TimeText = Annotated[str, msgspec.Meta(max_length=40)]

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from sqlalchemy import Connection
 
-from border0.control.api.errors import forbidden, invalid, not_found
+from border0.control.api.errors import conflict, forbidden, invalid, not_found
 from border0.control.api.paging import Page, PageQuery
 from border0.control.api.principals import permits
 from border0.control.api.routes import Answer, Call, Table
@@ -18,7 +18,7 @@ from border0.control.routes import people
 from border0.control.routes.desk import Desk
 from border0.control.routes.joining import Address, caller_of, check_machine, owner_of
 from border0.control.routes.values import Lookup, Name, Owner, proper_name, state, time_text
-from border0.control.store import invites
+from border0.control.store import connectors, invites
 from border0.control.store.invites import Invite
 from border0.control.store.transaction import Tx
 from border0.secrets import Secret
@@ -27,12 +27,16 @@ LONGEST_SECONDS = 7 * 86_400
 
 
 class NewInvite(msgspec.Struct, forbid_unknown_fields=True):
-    """For one connector, or one device of a user (`user`: id or email; else the caller)."""
+    """For one connector, or one device of a user (`user`: id or email; else the caller).
+
+    `replace`: the machine takes the place of the connector of this name, which has joined already.
+    """
 
     kind: Literal["device", "connector"]
     name: Name | None = None
     user: Lookup | None = None
     expires_in_seconds: Annotated[int, msgspec.Meta(ge=60, le=LONGEST_SECONDS)] = 900
+    replace: bool = False
 
 
 class InviteAnswer(msgspec.Struct, forbid_unknown_fields=True):
@@ -101,6 +105,8 @@ def register(table: Table, desk: Desk, *, address: Address) -> None:
         body: NewInvite = call.body
         if body.name is not None:
             proper_name(body.name)
+            if body.name == "token":
+                raise invalid("name", "this is no name: it means something else in a path")
         if body.kind == "connector" and body.user is not None:
             raise invalid("user", "a connector has no owner")
         if call.own_only and body.kind != "device":
@@ -118,10 +124,12 @@ def register(table: Table, desk: Desk, *, address: Address) -> None:
                     else owner_of(tx.connection, call, text)
                 )
                 owner = Owner(found.id, found.email)
+            replaced = _replaced(tx, body)
             payload: dict[str, Any] = {
                 "name": body.name or "",
                 "user_id": "" if owner is None else owner.id,
                 "approved": body.kind == "connector" or permits(call.principal, "device.approve"),
+                **({"connector_id": replaced} if replaced else {}),
             }
             invite, code = invites.issue(
                 tx, kind=body.kind, expires=tx.now + body.expires_in_seconds, payload=payload
@@ -131,6 +139,7 @@ def register(table: Table, desk: Desk, *, address: Address) -> None:
                 "name": body.name or "",
                 "user": "" if owner is None else owner.email,
                 "expires_at": time_text(invite.expires),
+                **({"replaces": replaced} if replaced else {}),
             }
             return invite, code, owner
 
@@ -163,6 +172,28 @@ def register(table: Table, desk: Desk, *, address: Address) -> None:
             invites.revoke(tx, invite.id)
 
         await desk.change(call, change)
+
+
+def _replaced(tx: Tx, body: NewInvite) -> str:
+    """The id of the connector whose place the machine takes, "" for none.
+
+    :raises ApiError: 409, the name is that of a connector which has joined, or is not.
+    """
+    if body.kind != "connector":
+        if body.replace:
+            raise invalid("replace", "a device joins anew by a confirmation in a browser")
+        return ""
+    known = connectors.find(tx.connection, tx.org, body.name) if body.name else None
+    if body.replace:
+        if known is None:
+            raise invalid("name", "there is no such connector to replace")
+        return known.id
+    if known is not None and known.wireguard_key is not None:
+        raise conflict(
+            f"{known.name} has joined already: with `replace` (--replace) another machine takes "
+            "its place"
+        )
+    return ""
 
 
 def _fields(invite: Invite, owner: Owner | None, now: float) -> dict[str, Any]:

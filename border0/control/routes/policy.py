@@ -43,6 +43,7 @@ from border0.policy.model import PolicyError
 from border0.policy.parse import parse_policy
 
 TEXT_LIMIT = 64 * 1024
+SIGNED_LIMIT = 192 * 1024
 BODY_LIMIT = 256 * 1024
 Rule = Annotated[
     dict[
@@ -367,6 +368,9 @@ def checked(name: str, data: dict[str, Any], field: str = "policy_data") -> str:
     text = json.dumps(data, ensure_ascii=False, indent=2)
     if len(text) > TEXT_LIMIT:
         raise invalid(field, f"it is longer than {TEXT_LIMIT} characters")
+    # Inside of its statement the text is a string of JSON once more.
+    if len(json.dumps(text, ensure_ascii=False).encode("utf-8", "replace")) > SIGNED_LIMIT:
+        raise invalid(field, f"it is longer than {SIGNED_LIMIT} bytes")
     return text
 
 

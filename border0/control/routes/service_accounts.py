@@ -14,6 +14,7 @@ from border0.control.api.errors import not_found
 from border0.control.api.paging import PageQuery
 from border0.control.api.routes import Answer, Call, Table
 from border0.control.api.schema import is_id
+from border0.control.routes import endings
 from border0.control.routes.desk import Desk
 from border0.control.routes.giving import SERVICE_ROLES, check_scopes
 from border0.control.routes.values import Name, Title, proper_name, time_text
@@ -137,9 +138,12 @@ def register(table: Table, desk: Desk) -> None:
                 "from": {key: getattr(account, key) for key in changes},
                 "to": dict(changes),
             }
-            ended = _end_tokens(tx, account, changes)
+            tokens_ended = _end_tokens(tx, account, changes)
+            ended = {"tokens": tokens_ended} if tokens_ended else {}
+            if changes.get("disabled") or changes.get("role", account.role) != account.role:
+                ended |= endings.end_codes(tx, account.id)
             if ended:
-                call.details["ended"] = {"tokens": ended}
+                call.details["ended"] = ended
             changed = service_accounts.update(tx, account.id, call.expected, **changes)
             return _show(tx.connection, tx.org, [changed])[0]
 
@@ -150,7 +154,10 @@ def register(table: Table, desk: Desk) -> None:
         """Delete a service account with its tokens."""
 
         def change(tx: Tx) -> None:
-            service_accounts.remove(tx, find(tx.connection, call).id, call.expected)
+            account = find(tx.connection, call)
+            ended = endings.end_codes(tx, account.id)
+            call.details = {"ended": ended} if ended else {}
+            service_accounts.remove(tx, account.id, call.expected)
 
         await desk.change(call, change)
 

@@ -107,7 +107,7 @@ def register(table: Table, desk: Desk) -> None:
         :raises ApiError: 403.
         """
         if not permits(call.principal, POLICY_WRITE, table.permissions):
-            raise forbidden(f"it needs the permission {POLICY_WRITE}")
+            raise forbidden(f"the permission {POLICY_WRITE} is missing")
 
     def answered(org: str, wanted: SocketAnswer) -> Answer:
         return Answer(live(desk, org, wanted), version=wanted.version)

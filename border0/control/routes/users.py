@@ -169,7 +169,7 @@ def register(table: Table, desk: Desk, *, base_url: str) -> None:
             user = _touchable(tx, call)
             count = people.device_count(tx.connection, tx.org, user.id)
             if count:
-                raise conflict(f"{user.email} owns {count} devices: delete them first")
+                raise conflict(f"{user.email} still owns devices ({count}): delete them first")
             _keep_an_owner(tx, user)
             ended = endings.end_access(tx, user.id)
             call.details = {"ended": ended} if ended else {}
@@ -236,10 +236,13 @@ def _changed(tx: Tx, call: Call, user: User) -> User:
     call.details = {"from": {key: getattr(user, key) for key in changes}, "to": dict(changes)}
     if changes.get("disabled") or changes.get("role", "owner") != "owner":
         _keep_an_owner(tx, user)
+    ended: dict[str, int] = {}
     if changes.get("disabled"):
         ended = endings.end_access(tx, user.id)
-        if ended:
-            call.details["ended"] = ended
+    elif changes.get("role", "owner") != "owner":
+        ended = endings.end_codes(tx, user.id)
+    if ended:
+        call.details["ended"] = ended
     return users.update(tx, user.id, call.expected, **changes)
 
 

@@ -14,7 +14,7 @@ from border0.control.api.errors import invalid
 from border0.control.api.paging import Page
 from border0.control.api.schema import is_id, refers, whole
 from border0.control.store import rows
-from border0.tables import NAME
+from border0.tables import NAME, NAME_FORM
 
 R = TypeVar("R")
 V = TypeVar("V")
@@ -22,19 +22,18 @@ V = TypeVar("V")
 LATEST = 253_402_300_799
 """The last second of the year 9999."""
 
-Name = Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern))]
+Name = Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern, NAME_FORM))]
 """What a machine or a service account may be called: a DNS label."""
-Label = Annotated[
-    str,
-    msgspec.Meta(max_length=63, pattern=whole(r"[^\W_](?:[\w .@+&/()-]*[\w.@+)])?")),
-]
+_LABEL = whole(
+    r"[^\W_](?:[\w .@+&/()-]*[\w.@+)])?", "use letters, digits, spaces and . @ + & / ( ) _ -"
+)
+Label = Annotated[str, msgspec.Meta(max_length=63, pattern=_LABEL)]
 """A name that people read: no control character, no space at its ends."""
 Title = Annotated[str, msgspec.Meta(max_length=200, pattern=whole(r"[^\x00-\x1f\x7f]*"))]
 """One line, perhaps empty."""
 _PART = r"[^\s\x00-\x1f\x7f@\"<>,;:\\]+"
-Email = Annotated[
-    str, msgspec.Meta(min_length=3, max_length=200, pattern=whole(f"{_PART}@{_PART}"))
-]
+_EMAIL = whole(f"{_PART}@{_PART}", "write an address as alice@example.org")
+Email = Annotated[str, msgspec.Meta(min_length=3, max_length=200, pattern=_EMAIL)]
 Tags = Annotated[list[Name], msgspec.Meta(max_length=32)]
 Lookup = Annotated[
     str, msgspec.Meta(min_length=1, max_length=200, pattern=whole(r"[^\x00-\x1f\x7f]+"))

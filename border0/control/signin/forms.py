@@ -78,7 +78,10 @@ class Visit:
         """
         expected = self.hidden()["csrf"].encode()
         if not hmac.compare_digest(self.fields.get("csrf", "").encode(), expected):
-            raise forbidden("this form is too old; go back and load the page again", "old_form")
+            raise forbidden(
+                "this page was open for too long, or you signed out meanwhile; begin again",
+                "old_form",
+            )
 
 
 def read_query(request: Request) -> dict[str, str]:

@@ -184,5 +184,5 @@ def key_bytes(public_key: str) -> bytes:
 
 
 def key_fingerprint(public_key: str) -> str:
-    """What people compare, here and on the machine that asks."""
+    """What people compare of a machine's key; see `border0.keys.fingerprint`."""
     return fingerprint(key_bytes(public_key))

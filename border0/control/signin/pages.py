@@ -42,11 +42,13 @@ def setup(
     values: Mapping[str, str],
     account: Account | None,
     totp: Secret,
+    otpauth: str,
     error: str,
 ) -> Tag:
     """Make the first administrator, or let a user set their first password.
 
     :param account: the user whom the link is for; None for the first administrator.
+    :param otpauth: `totp` as the address that opens an authenticator app.
     """
     if account is None:
         words = "Make the first administrator of this server. The link works once."
@@ -74,23 +76,44 @@ def setup(
         _field("Password again", "again", {}, kind="password", autocomplete="new-password"),
         tags.h2("Second factor"),
         tags.p(
-            "Add this key to an authenticator app, then type the code that it shows. "
-            "Leave the code empty to do without."
+            "Add this key to an authenticator app, then type the six digits that it shows. "
+            "To do without, leave them empty."
         ),
-        tags.p(tags.code(_grouped(totp.reveal()))),
-        _code_field("Code of the app", required=False),
+        tags.p(tags.code(_grouped(totp.reveal())), class_="key"),
+        tags.p(tags.a("Add it to the app on this device", href=otpauth)),
+        _code_field("Code of the app", required=False, digits=True),
         tags.button(label, type="submit"),
     )
 
 
-def sign_in(hidden: Mapping[str, str], values: Mapping[str, str], error: str) -> Tag:
-    """Name and password."""
+def sign_in(
+    hidden: Mapping[str, str], values: Mapping[str, str], error: str, reason: str = ""
+) -> Tag:
+    """Name and password; the `reason` says what for."""
+    first = {"autofocus": "autofocus"}
+    login = _field(
+        "E-mail or login",
+        "login",
+        values,
+        autocomplete="username",
+        autocapitalize="none",
+        **({} if values.get("login") else first),
+    )
+    password = _field(
+        "Password",
+        "password",
+        {},
+        kind="password",
+        autocomplete="current-password",
+        **(first if values.get("login") else {}),
+    )
     return _form(
         "/sign-in",
         hidden,
+        tags.p(reason) if reason else "",
         _error(error),
-        _field("E-mail or login", "login", values, autocomplete="username", autocapitalize="none"),
-        _field("Password", "password", {}, kind="password", autocomplete="current-password"),
+        login,
+        password,
         tags.button("Sign in", type="submit"),
     )
 
@@ -103,7 +126,7 @@ def second_factor(hidden: Mapping[str, str], error: str) -> Tag:
         tags.p("Type the code that your authenticator app shows, or one of your recovery codes."),
         _error(error),
         _code_field("Code", required=True),
-        tags.button("Go on", type="submit"),
+        tags.button("Sign in", type="submit"),
     )
 
 
@@ -112,9 +135,23 @@ def enter_code(hidden: Mapping[str, str], code: str, error: str) -> Tag:
     return _form(
         "/device",
         hidden,
-        tags.p("Type the code that your machine shows."),
+        tags.p(
+            "Is this the code that your machine shows?"
+            if code and not error
+            else "Type the code that your machine shows."
+        ),
         _error(error),
-        _field("Code", "code", {"code": code}, css="code", autocomplete="off", maxlength="16"),
+        _field(
+            "Code",
+            "code",
+            {"code": code},
+            css="code",
+            autocomplete="off",
+            autocapitalize="characters",
+            spellcheck="false",
+            maxlength="16",
+            **({} if code else {"autofocus": "autofocus"}),
+        ),
         tags.button("Go on", type="submit"),
     )
 
@@ -155,9 +192,16 @@ def confirm(hidden: Mapping[str, str], grant: Grant, account: Account, error: st
 
 
 def done(
-    hidden: Mapping[str, str], account: Account, text: str, recovery: Sequence[Secret] = ()
+    hidden: Mapping[str, str],
+    account: Account,
+    text: str,
+    recovery: Sequence[Secret] = (),
+    command: str = "",
 ) -> list[Tag]:
-    """Nothing more to do here."""
+    """Nothing more to do here.
+
+    :param command: what to type on one's own machine, if it is to go on there.
+    """
     content: list[Tag] = []
     if text:
         content.append(tags.p(text, class_="note"))
@@ -171,13 +215,20 @@ def done(
                 class_="codes",
             ),
         ]
+    if command:
+        content += [
+            tags.h2("Next"),
+            tags.p("On your own machine, sign in the command line:"),
+            tags.p(tags.code(command), class_="key"),
+            tags.p("It shows a code. ", tags.a("Type it here", href="/device"), "."),
+        ]
     leave = tags.button("Sign out", type="submit", class_="plain")
     return [*content, _form("/sign-out", hidden, leave)]
 
 
 def message(text: str, link: str = "", label: str = "") -> list[Tag]:
     """A sentence, and perhaps where to go; `link` is one of our own paths."""
-    content = [tags.p(text)]
+    content = [tags.p(_sentence(text))]
     if link:
         content.append(tags.p(tags.a(label, href=link)))
     return content
@@ -212,18 +263,26 @@ def _field(
     return [tags.label(label, for_=name), box]
 
 
-def _code_field(label: str, *, required: bool) -> list[Tag]:
+def _code_field(label: str, *, required: bool, digits: bool = False) -> list[Tag]:
     box = tags.input(
         type="text", id="code", name="code", maxlength="32", autocomplete="one-time-code"
     )
     box(class_="code", autocapitalize="none", spellcheck="false")
     if required:
-        box(required="required")
+        box(required="required", autofocus="autofocus")
+    if digits:
+        box(inputmode="numeric")
     return [tags.label(label, for_="code"), box]
 
 
 def _error(text: str) -> object:
-    return tags.p(text, class_="error", role="alert") if text else ""
+    return tags.p(_sentence(text), class_="error", role="alert") if text else ""
+
+
+def _sentence(text: str) -> str:
+    """As a page says it; the API's messages begin small and have no full stop."""
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _grouped(text: str) -> str:

@@ -7,6 +7,7 @@ most two run at once, and callers ask their rate limits first.
 
 import unicodedata
 from collections.abc import Callable
+from threading import Lock
 from typing import Protocol, TypeVar
 
 from argon2 import PasswordHasher
@@ -51,11 +52,13 @@ class Passwords:
         self._reactor, self._queue, self._waiting = reactor, queue, 0
         self._hasher = hasher or PasswordHasher()
         self._pool = ThreadPool(THREADS, THREADS, "passwords")
-        self._decoy = Secret(self._hasher.hash("nobody has this password"))
+        self._decoy: Secret | None = None
+        self._making = Lock()
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads; the first one makes what a password of nobody is compared with."""
         self._pool.start()
+        self._pool.callInThread(self._stand_in)
 
     def stop(self) -> None:
         """Wait for the threads to end; what runs takes less than a second."""
@@ -75,12 +78,18 @@ class Passwords:
         :raises ApiError: 503, the queue is full.
         """
         text = normal(password.reveal())[: MAXIMUM * 4]
-        fits = await self._run(lambda: self._verify(stored or self._decoy, text))
+        fits = await self._run(lambda: self._verify(stored or self._stand_in(), text))
         return fits and stored is not None and bool(text)
 
     def is_outdated(self, stored: Secret) -> bool:
         """Whether the hash was made with other parameters than today's."""
         return self._hasher.check_needs_rehash(stored.reveal())
+
+    def _stand_in(self) -> Secret:
+        with self._making:
+            if self._decoy is None:
+                self._decoy = Secret(self._hasher.hash("nobody has this password"))
+            return self._decoy
 
     def _verify(self, stored: Secret, text: str) -> bool:
         try:
@@ -110,12 +119,12 @@ def objection(password: str, login: str) -> str:
     """Why a new password is not good enough; empty when it is."""
     text = normal(password)
     if len(text) < MINIMUM:
-        return f"a password has at least {MINIMUM} characters; three or four words are good"
+        return f"A password has at least {MINIMUM} characters; three or four words are good."
     if len(text) > MAXIMUM:
-        return f"a password has at most {MAXIMUM} characters"
+        return f"A password has at most {MAXIMUM} characters."
     if len(set(text)) < 5:
-        return "it repeats too few characters"
+        return "The password is made of too few different characters."
     low, name = text.casefold(), login.casefold()
     if low.strip() == name or (len(name) > 4 and low.replace(name, "").strip() == ""):
-        return "it is your own name"
+        return "Your own name is no good password."
     return ""

@@ -34,6 +34,7 @@ from border0.control.signin.model import Account, Factors, SetupLink
 from border0.control.signin.passwords import objection
 from border0.control.signin.sessions import browser_digest
 from border0.control.signin.style import CSS
+from border0.control.signin.totp import link as otpauth_link
 from border0.control.signin.totp import (
     matching_step,
     recovery_codes,
@@ -55,13 +56,17 @@ PATHS = (
     "/done",
 )
 # What a user needs who lets a machine do this.
-_NEEDS = {"login": SELF, "device": "device.own", "connector": "connector.write"}
+NEEDS = {"login": SELF, "device": "device.own", "connector": "connector.write"}
 _GONE = (
-    "This link does not work any more. Ask an administrator for a new one; for the first "
-    "administrator, border0 quickstart --new-link prints one on the server."
+    "This link was used already, or is too old. If it was you, sign in. Ask an administrator "
+    "for a new one; the first administrator's is made on the server: by border0 quickstart "
+    "--new-link, or in the file setup-link when border0-control gets SIGHUP."
 )
 _TAKEN = "Somebody signs in by this name already."
-_NO_CODE = "There is no such code, it is too old, or another browser has it. Start again."
+_NO_CODE = (
+    "There is no such code, it is too old, or another browser has it. Look at it again, or start "
+    "again on the machine."
+)
 
 
 class SignInPages(Resource):
@@ -69,6 +74,7 @@ class SignInPages(Resource):
 
     :param clock: seconds since 1970.
     :param after: further paths of ours that may follow a sign-in (`next`).
+    :param command: with what people sign in the command line, for the page after signing in.
     """
 
     isLeaf = True
@@ -83,12 +89,15 @@ class SignInPages(Resource):
         guard: Guard,
         clock: Callable[[], float],
         after: Iterable[str] = (),
+        command: str = "",
     ) -> None:
         super().__init__()
+        self._command = command
         self.guard, self.clock = guard, clock
         self._sign_in, self._links, self._grants = sign_in, links, grants
         self._after = frozenset((HOME, "/device", "/device/confirm", *after))
         self._routes: dict[tuple[str, str], Callable[[Visit], Awaitable[Page]]] = {
+            ("GET", "/"): self._get_start,
             ("GET", "/setup"): self._get_setup,
             ("POST", "/setup"): self._post_setup,
             ("GET", "/sign-in"): self._get_sign_in,
@@ -172,12 +181,16 @@ class SignInPages(Resource):
     @staticmethod
     async def _error_page(status: int, text: str) -> bytes:
         title = {404: "Not found", 429: "Slow down", 500: "Sorry"}.get(status, "This did not work")
-        return await pages.html(title, *pages.message(text))
+        again = ("/", "To the start") if status in (403, 404) else ()
+        return await pages.html(title, *pages.message(text, *again))
 
     @staticmethod
     def _go(visit: Visit, path: str) -> Page:
         visit.headers.append(("Location", path))
         return 303, b""
+
+    async def _get_start(self, visit: Visit) -> Page:
+        return self._go(visit, HOME)
 
     # set-up
 
@@ -194,7 +207,9 @@ class SignInPages(Resource):
         if account is not None:
             values = {"name": account.name, **values}
         totp = self._new_totp(visit, value)
-        form = pages.setup(visit.hidden(link=value), values, account, totp, error)
+        login = account.login if account is not None else values.get("login", "")
+        otpauth = otpauth_link(totp, login or "administrator", "border0")
+        form = pages.setup(visit.hidden(link=value), values, account, totp, otpauth, error)
         return 422 if error else 200, await pages.html("Set up", form)
 
     async def _invited(self, link: SetupLink | None) -> Account | None:
@@ -208,7 +223,7 @@ class SignInPages(Resource):
 
     @staticmethod
     async def _link_gone() -> Page:
-        return 410, await pages.html("Link used up", *pages.message(_GONE))
+        return 410, await pages.html("Link used up", *pages.message(_GONE, "/sign-in", "Sign in"))
 
     async def _post_setup(self, visit: Visit) -> Page:
         fields = visit.fields
@@ -253,7 +268,7 @@ class SignInPages(Resource):
         await self._sign_in.record(visit, account, "user.set_up", "ok")
         await self._sign_in.open(visit, account, mfa=bool(step), full=True)
         words = "The server is set up." if invited is None else "Your password is set."
-        content = pages.done(visit.hidden(), account, words, codes)
+        content = pages.done(visit.hidden(), account, words, codes, self._command)
         return 200, await pages.html("Done", *content)
 
     def _new_totp(self, visit: Visit, link: str) -> Secret:
@@ -272,7 +287,8 @@ class SignInPages(Resource):
     async def _show_sign_in(
         self, visit: Visit, following: str, values: dict[str, str], error: str
     ) -> Page:
-        form = pages.sign_in(visit.hidden(next=following), values, error)
+        reason = "To confirm the machine, say who you are." if "/device" in following else ""
+        form = pages.sign_in(visit.hidden(next=following), values, error, reason)
         return 403 if error else 200, await pages.html("Sign in", form)
 
     async def _post_sign_in(self, visit: Visit) -> Page:
@@ -350,7 +366,7 @@ class SignInPages(Resource):
         if grant is None:
             return await self._no_code()
         account, allowed = visit.account, answer == "allow"
-        needed = _NEEDS[grant.purpose]
+        needed = NEEDS[grant.purpose]
         if allowed and not permits(
             Principal(account.org, account.id, "", account.role, ""), needed
         ):
@@ -375,7 +391,9 @@ class SignInPages(Resource):
             "allowed": "The machine may go on. You can close this page.",
             "refused": "The machine was refused. You can close this page.",
         }.get(visit.fields.get("machine", ""), "")
-        return 200, await pages.html("Done", *pages.done(visit.hidden(), visit.account, text))
+        title, command = ("Done", "") if text else ("Signed in", self._command)
+        content = pages.done(visit.hidden(), visit.account, text, command=command)
+        return 200, await pages.html(title, *content)
 
 
 def _fits(text: str) -> bool:

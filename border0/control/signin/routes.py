@@ -10,9 +10,9 @@ from border0.control.api.principals import PUBLIC, SELF, permits
 from border0.control.api.routes import Call, Table
 from border0.control.api.schema import whole
 from border0.control.signin.grants import Approval, Grants
-from border0.tables import NAME
+from border0.tables import NAME, NAME_FORM
 
-Name = Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern))]
+Name = Annotated[str, msgspec.Meta(max_length=63, pattern=whole(NAME.pattern, NAME_FORM))]
 PublicKey = Annotated[str, msgspec.Meta(max_length=44)]
 
 

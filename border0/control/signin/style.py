@@ -11,7 +11,7 @@ body { margin: 0; min-height: 100vh; display: flex; flex-direction: column; alig
   padding: 6vh 1rem 2rem; background: var(--page); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
 main { width: 100%; max-width: 27rem; background: var(--card); border: 1px solid var(--line);
-  border-radius: 12px; padding: 1.75rem; overflow-wrap: anywhere }
+  border-radius: 12px; padding: clamp(1.1rem, 5vw, 1.75rem); overflow-wrap: anywhere }
 .brand { margin: 0 0 1rem; font-weight: 650; letter-spacing: .02em; color: var(--soft) }
 h1 { margin: 0 0 .5rem; font-size: 1.4rem; line-height: 1.25 }
 h2 { margin: 1.5rem 0 .25rem; font-size: 1.05rem }
@@ -39,7 +39,9 @@ code, .mono { font-family: ui-monospace, "SF Mono", Menlo, Consolas, monospace; 
 dl { margin: 1rem 0; display: grid; grid-template-columns: auto 1fr; gap: .4rem 1rem }
 dt { color: var(--soft) }
 dd { margin: 0 }
-ul.codes { list-style: none; margin: .75rem 0; padding: 0; display: grid; gap: .3rem;
-  grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)) }
+.key { margin: .75rem 0; padding: .65rem .75rem; background: var(--tint); border-radius: 8px }
+ul.codes { list-style: none; margin: .75rem 0; padding: .65rem .75rem; display: grid; gap: .3rem;
+  grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); background: var(--tint);
+  border-radius: 8px }
 a { color: var(--accent) }
 """

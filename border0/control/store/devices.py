@@ -42,7 +42,7 @@ _CHANGEABLE = (
     "approved", "locked", "expires", "authenticated", "facts",
 )  # fmt: skip
 _rows = Noun(table, Device, "device", changeable=_CHANGEABLE)
-get = _rows.get
+get, among = _rows.get, _rows.among
 
 
 def create(

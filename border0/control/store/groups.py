@@ -6,10 +6,14 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
+from border0.control.store.errors import Exhausted
 from border0.control.store.rows import Noun
 from border0.control.store.schema import groups as table
 from border0.control.store.schema import memberships
 from border0.control.store.transaction import Tx
+
+GROUPS_LIMIT = 500
+"""Most groups of one user: all of them, with their names, stand in one membership statement."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +71,32 @@ def of_user(connection: Connection, org: str, user: str) -> list[str]:
     return list(connection.execute(query).scalars())
 
 
+def of_users(connection: Connection, org: str, ids: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The groups of each of these users, name by id, in one question."""
+    found: dict[str, dict[str, str]] = {id: {} for id in ids}
+    link = memberships
+    query = (
+        select(link.c.user_id, table.c.id, table.c.name)
+        .join(table, (table.c.org == link.c.org) & (table.c.id == link.c.group_id))
+        .where(link.c.org == org, link.c.user_id.in_(list(found)))
+        .order_by(table.c.id)
+    )
+    for user, group, name in connection.execute(query):
+        found[user][group] = name
+    return found
+
+
 def add(tx: Tx, id: str, user: str) -> bool:
     """Put a user into a group; False when they were in it.
 
     :raises BrokenReference: no such user or group.
+    :raises Exhausted: the user is in as many groups as can be.
     """
-    if id in of_user(tx.connection, tx.org, user):
+    present = of_user(tx.connection, tx.org, user)
+    if id in present:
         return False
+    if len(present) >= GROUPS_LIMIT:
+        raise Exhausted(f"a user is in at most {GROUPS_LIMIT} groups")
     values = {"org": tx.org, "group_id": id, "user_id": user}
     tx.connection.execute(insert(memberships).values(values))
     tx.record("membership", user, "update")
@@ -93,6 +116,6 @@ def drop(tx: Tx, id: str, user: str) -> bool:
 def set_groups(tx: Tx, user: str, ids: Iterable[str]) -> bool:
     """Make these a user's groups, and no others; False when they were."""
     wanted, present = set(ids), set(of_user(tx.connection, tx.org, user))
-    changed = [add(tx, id, user) for id in sorted(wanted - present)]
-    changed += [drop(tx, id, user) for id in sorted(present - wanted)]
+    changed = [drop(tx, id, user) for id in sorted(present - wanted)]
+    changed += [add(tx, id, user) for id in sorted(wanted - present)]
     return any(changed)

@@ -6,14 +6,16 @@ What is signed is never re-encoded: the payload is kept and given out as bytes. 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from border0.control.store.errors import NotFound, VersionConflict
 from border0.control.store.rows import check_values
 from border0.control.store.schema import statements as table
 from border0.control.store.transaction import Tx
+
+TOGETHER = 500  # statements in one question
 
 
 @dataclass(frozen=True)
@@ -30,34 +32,65 @@ class StoredStatement:
     expires: float
 
 
-def put(
-    tx: Tx,
-    *,
-    type: str,
-    id: str,
-    revision: int,
-    hash: str,
-    payload: bytes,
-    signatures: Sequence[tuple[str, str]],
-    expires: float,
-) -> None:
-    """Store a statement in place of the object's older one.
+_MINE = (
+    table.c.org == bindparam("wanted_org"),
+    table.c.type == bindparam("wanted_type"),
+    table.c.id == bindparam("wanted_id"),
+)
+_REPLACE = (
+    update(table)
+    .where(*_MINE)
+    .values(
+        {name: bindparam(name) for name in ("revision", "hash", "payload", "signatures", "expires")}
+    )
+)
 
-    The change table is the business of whoever changed the object: this records nothing.
 
-    :raises VersionConflict: the stored one's revision is the same or higher.
+class NewStatement(NamedTuple):
+    """A statement to store; `signatures` are (key id, base64) pairs."""
+
+    type: str
+    id: str
+    revision: int
+    hash: str
+    payload: bytes
+    signatures: Sequence[tuple[str, str]]
+    expires: float
+
+
+def put(tx: Tx, *given: NewStatement) -> None:
+    """Store statements, each in place of its object's older one.
+
+    The change table is the business of whoever changed the objects: this records nothing.
+
+    :raises VersionConflict: the revision of a stored one is the same or higher.
     """
-    values: dict[str, Any] = {"revision": revision, "hash": hash, "payload": payload}
-    values |= {"signatures": [list(pair) for pair in signatures], "expires": expires}
-    check_values({"type": type, "id": id, **values})
-    mine = (table.c.org == tx.org, table.c.type == type, table.c.id == id)
-    newer = update(table).where(*mine, table.c.revision < revision).values(values)
-    if tx.connection.execute(newer).rowcount:
-        return
-    row = tx.connection.execute(select(table.c.revision).where(*mine)).one_or_none()
-    if row is not None:
-        raise VersionConflict(f"{type} statement has revision {row[0]}", row[0])
-    tx.connection.execute(insert(table).values({"org": tx.org, "type": type, "id": id, **values}))
+    for begin in range(0, len(given), TOGETHER):
+        _put(tx, given[begin : begin + TOGETHER])
+
+
+def _put(tx: Tx, given: Sequence[NewStatement]) -> None:
+    columns = (table.c.type, table.c.id, table.c.revision)
+    mine = (table.c.org == tx.org, table.c.id.in_([one.id for one in given]))
+    rows = tx.connection.execute(select(*columns).where(*mine))
+    held = {(row[0], row[1]): row[2] for row in rows}
+    fresh, newer = [], []
+    for one in given:
+        values: dict[str, Any] = {**one._asdict(), "signatures": [list(p) for p in one.signatures]}
+        check_values(values)
+        revision = held.get((one.type, one.id))
+        if revision is None:
+            fresh.append({"org": tx.org, **values})
+        elif revision >= one.revision:
+            raise VersionConflict(f"{one.type} statement has revision {revision}", revision)
+        else:
+            where = {"wanted_org": tx.org, "wanted_type": one.type, "wanted_id": one.id}
+            del values["type"], values["id"]
+            newer.append({**where, **values})
+    if newer:
+        tx.connection.execute(_REPLACE, newer)
+    if fresh:
+        tx.connection.execute(insert(table), fresh)
 
 
 def get(connection: Connection, org: str, type: str, id: str) -> StoredStatement:

@@ -17,6 +17,7 @@ A denied statement:
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from border0.audit.sessionlog import DENIED, SessionLog
 from border0.proxies.postgres import codec, denial
@@ -85,6 +86,7 @@ class Session(Extended):
         self.terminated = False  # the client said Terminate
         self._pass = 0  # bytes of a message still to come that go on unread
         self._lose = 0  # bytes of a message still to come that are dropped
+        self._late: Callable[[], None] | None = None  # refuses that message when it has come
         self._in: list[bytes] = []  # an unfinished message that is read
         self._want = 0  # bytes it still lacks at least
 
@@ -115,10 +117,13 @@ class Session(Extended):
         expected = self.expected
         if self._lose:
             begin = at = self._lose
-            if at >= end:
+            if at > end:
                 self._lose = at - end
                 return
             self._lose = 0
+            if self._late is not None:
+                late, self._late = self._late, None
+                late()
         elif not at and data.endswith(RUN_UNNAMED) and self._run(data):
             self.to_server(data)
             return
@@ -136,7 +141,7 @@ class Session(Extended):
                 if size > self._statement_limit:
                     if begin < at:
                         self.to_server(data[begin:at])
-                    self._too_long(kind == 81)
+                    self._when_whole(stop <= end, partial(self._too_long, kind == 81))
                     at = begin = stop
                     continue
                 if stop > end:
@@ -183,7 +188,7 @@ class Session(Extended):
                 if refused is not None:
                     if begin < at:
                         self.to_server(data[begin:at])
-                    self._deny(refused, False)
+                    self._when_whole(stop <= end, partial(self._deny, refused, False))
                     begin = stop
             elif kind == 69 or kind == 68 or kind == 67:  # Execute, Describe, Close
                 if size > SHORT_LIMIT:
@@ -212,7 +217,7 @@ class Session(Extended):
                 else:
                     if begin < at:
                         self.to_server(data[begin:at])
-                    self._deny(verdict, True)
+                    self._when_whole(stop <= end, partial(self._deny, verdict, True))
                     begin = stop
             elif kind == 99 or kind == 102:  # CopyDone, CopyFail
                 if expected:
@@ -257,6 +262,16 @@ class Session(Extended):
             return
         if self._want < _EVERYTHING // 2:
             self._hold(False)
+
+    def _when_whole(self, whole: bool, refuse: Callable[[], None]) -> None:
+        """Refuse a message once it has come: a server never answers before.
+
+        libpq, as of 18, waits for ever for an answer that it read while it was still sending.
+        """
+        if whole:
+            refuse()
+        else:
+            self._late = refuse
 
     def _too_long(self, simple: bool) -> None:
         limit = self._statement_limit

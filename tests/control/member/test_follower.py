@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from typing import Any
 
 from border0.control.member.state import LEDGER_FILE, MAP_FILE, MemberState
@@ -60,6 +61,23 @@ class Following(Member):
         self.assertEqual(follower.last_contact, back)
         back += 100.0
         self.assertEqual(follower.absence(), 100.0)
+
+    async def test_a_clock_that_was_wrong_denies_only_while_it_is(self) -> None:
+        self.plane.org.membership("alice")
+        self.plane.publish()
+        ahead, seen = [0.0], []
+        state = await self.joined()
+        follower = self.follower(state, wall=lambda: time.time() + ahead[0])
+        follower.startService()
+        await self.waiter.until(lambda: follower.synced)
+        follower._changed = lambda one: seen.append(one.ledger.distrust(one.wall()))
+        for ahead[0] in (10_000 * 86_400.0, 0.0):
+            assert follower._tick is not None
+            follower._tick.cancel()
+            follower._keep_contact()
+        self.assertEqual(2, follower.clock_sets)
+        self.assertEqual(["", "expired"], sorted(each.rpartition(" ")[2] for each in seen))
+        self.assertEqual("", seen[-1])
 
     async def test_a_lost_map_is_sent_again_and_a_damaged_ledger_is_an_error(self) -> None:
         follower = await self.following()
@@ -183,6 +201,26 @@ class Following(Member):
         self.plane.publish()
         await self.waiter.until(lambda: "missing" in calls)
         self.assertEqual(calls[-2:], ["current", "missing"])
+
+    async def test_what_counts_is_on_the_disk_before_it_is_told_and_the_map_soon_after(
+        self,
+    ) -> None:
+        told: list[tuple[int, int]] = []
+
+        def changed(follower: Any) -> None:
+            told.append((follower.state.load_ledger().revision, follower.ledger.revision))
+            self.waiter([])
+
+        follower = await self.following(changed=changed)
+        for name in ("laptop", "phone"):
+            self.plane.org.node(name, addresses=[])
+            self.plane.publish()
+            key = identifier(name)
+            await self.waiter.until(lambda id=key: self.state_of(follower, "node", id) == "current")
+        self.assertEqual([saved for saved, _ in told], [held for _, held in told])
+        await follower.stopService()
+        state = MemberState.open(self.folder)
+        self.assertEqual(state.load_map().fingerprint, follower.machine.map.fingerprint)
 
     async def test_a_full_disk_is_said_and_the_change_is_obeyed(self) -> None:
         follower = await self.following()

@@ -161,7 +161,7 @@ class Joining(Member):
         }  # fmt: skip
         self.assertEqual(await authorize(reactor, **options), {"code": "b0i_good"})
         self.assertEqual(shown, [("WDJB-MJHT", started["verification_uri_complete"])])
-        for status, word in (("denied", "denied"), ("expired", "in time")):
+        for status, word in (("denied", "refused"), ("expired", "in time")):
             polls.append({"status": status, "interval": 0})
             with self.assertRaises(Border0Error) as caught:
                 await authorize(reactor, **options)

@@ -8,6 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from border0.control.publish import publisher as module
+from border0.control.publish import signing
 from border0.control.store import connectors, devices, groups, policies, sockets, users
 from border0.control.store.backup import restore
 from border0.control.store.errors import Unavailable
@@ -19,7 +20,7 @@ from tests.control.store.case import ACME, DAY
 
 class Views(PublisherCase):
     async def test_an_empty_organisation_has_signers_and_a_head(self):
-        held = set(self.publisher._held)
+        held = set(self.publisher.signing.held)
         self.assertEqual({("signers", ACME), ("head", ACME)}, held)
         self.assertGreater(self.publisher.map.revision, 0)
 
@@ -133,8 +134,8 @@ class Views(PublisherCase):
         await self.changed(lambda tx: policies.remove(tx, self.policy.id))
         await self.changed(lambda tx: connectors.remove(tx, self.lab.id))
         left = {"membership", "signers", "head", "node"}
-        self.assertEqual(left, {kind for kind, _ in self.publisher._held})
-        self.assertNotIn(("node", self.alice), self.publisher._held)
+        self.assertEqual(left, {kind for kind, _ in self.publisher.signing.held})
+        self.assertNotIn(("node", self.alice), self.publisher.signing.held)
 
     async def test_a_policy_that_cannot_be_read_reaches_nobody(self):
         await self.furnish()
@@ -158,9 +159,9 @@ class Views(PublisherCase):
 class Restarts(PublisherCase):
     async def test_nothing_is_signed_again_without_need(self):
         await self.furnish()
-        before = dict(self.publisher._held)
+        before = dict(self.publisher.signing.held)
         again = await self.published()
-        self.assertEqual(before, again._held)
+        self.assertEqual(before, again.signing.held)
         self.assertEqual(self.publisher.map.revision, again.map.revision)
         self.assertEqual(self.publisher.map.entries(self.lab.id), again.map.entries(self.lab.id))
 
@@ -175,11 +176,11 @@ class Restarts(PublisherCase):
 
     async def test_statements_are_renewed_in_time(self):
         await self.furnish()
-        before = dict(self.publisher._held)
-        self.clock.now += (module.OBJECT_DAYS / 2 + 1) * DAY
+        before = dict(self.publisher.signing.held)
+        self.clock.now += (signing.OBJECT_DAYS / 2 + 1) * DAY
         self.publisher._look_round()
         await self.publisher.settled()
-        after = self.publisher._held
+        after = self.publisher.signing.held
         for key in before:
             if key[0] != "signers":
                 self.assertGreater(after[key].expires, before[key].expires, key)
@@ -187,11 +188,11 @@ class Restarts(PublisherCase):
 
     async def test_the_head_alone_is_renewed_more_often(self):
         await self.furnish()
-        before = dict(self.publisher._held)
-        self.clock.now += (module.HEAD_DAYS / 2 + 1) * DAY
+        before = dict(self.publisher.signing.held)
+        self.clock.now += (signing.HEAD_DAYS / 2 + 1) * DAY
         self.publisher._look_round()
         await self.publisher.settled()
-        renewed = [key for key in before if self.publisher._held[key] != before[key]]
+        renewed = [key for key in before if self.publisher.signing.held[key] != before[key]]
         self.assertEqual([("head", ACME)], renewed)
 
     async def test_after_a_restored_backup_nodes_that_saw_more_believe_again(self):
@@ -263,8 +264,7 @@ class OtherSigners(PublisherCase):
 
             body = draft(ACME, ACME, tx.revision, tx.now, tx.now + 365 * DAY, keys=entries)
             made = sign("signers", body, self.key)
-            statements.put(
-                tx,
+            made_row = statements.NewStatement(
                 type="signers",
                 id=ACME,
                 revision=body["revision"],
@@ -275,6 +275,7 @@ class OtherSigners(PublisherCase):
                 ],
                 expires=made.expires,
             )
+            statements.put(tx, made_row)
 
         self.publisher.stop()
         self.pinned = self.publisher.signers.statement
@@ -283,7 +284,7 @@ class OtherSigners(PublisherCase):
 
     async def test_it_inserts_no_peer(self):
         await self.furnish()
-        self.assertNotIn("node", {kind for kind, _ in self.publisher._held})
+        self.assertNotIn("node", {kind for kind, _ in self.publisher.signing.held})
         # Even one that it signs by force is refused by every node.
         body = draft(
             ACME, self.alice, 10_000, self.clock(), self.clock() + DAY,

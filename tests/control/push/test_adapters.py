@@ -93,6 +93,21 @@ class Loopback(TestCase):
         await self.waiter.until(lambda: not seen.presence.get("n2", monotonic()).online)
         self.assertTrue(self.stage.approaches[0].tls)
 
+    async def test_a_stop_before_the_handshake_is_done(self) -> None:
+        client = self.node("n1")
+        made = client._made
+        stopped: list[Any] = []
+
+        def stop(connection: Any) -> None:
+            made(connection)
+            stopped.append(client.stopService())
+
+        client._made = stop  # type: ignore[method-assign]
+        client.startService()
+        await self.waiter.until(lambda: stopped)
+        await stopped[0]
+        self.assertFalse(client.machine.synced)
+
     async def test_the_server_returns_without_memory(self) -> None:
         client = self.node("n1")
         client.startService()

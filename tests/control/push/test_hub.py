@@ -9,7 +9,15 @@ from border0.control.push import messages as wire
 from border0.control.push import server, session
 from border0.control.push.changelog import ChangeLog
 from border0.control.push.client import BACKOFF_LAST, MapClient, backoff
-from border0.control.push.events import Applied, Behind, Bye, CommandReceived, Doubt, InSync
+from border0.control.push.events import (
+    Applied,
+    Behind,
+    Bye,
+    CommandReceived,
+    Doubt,
+    InSync,
+    SoftChanged,
+)
 from border0.control.push.messages import Key, ProtocolError
 from border0.control.push.nodemap import NodeMap
 from tests.control.push.worlds import Line, Server, State
@@ -189,6 +197,23 @@ class Hubs(SynchronousTestCase):
         assert seen is not None
         self.assertFalse(seen.online)
         self.assertIsNone(one.client.presence.get("n2", self.now + 700), "it is forgotten")
+
+    def test_a_node_that_comes_back_into_a_map_brings_what_is_known_of_it(self) -> None:
+        self.server.change({("node", "n2"): body(2)}, self.now)
+        one, two = self.line("n1"), self.line("n2")
+        two.client.report(["192.0.2.1:1"], self.now)
+        for _ in range(3):
+            self.wait(0.3, one, two)
+        key = ("node", "n2")
+        for held in (None, body(2)):
+            one.client.take_events()
+            self.server.state = self.server.state.after({key: held})
+            self.hub.changed(self.server.state.revision, {"n1": {key}, "n2": {key}}, (), self.now)
+            for _ in range(2):
+                self.wait(0.3, one, two)
+        told = {e.kind for e in one.client.take_events() if isinstance(e, SoftChanged)}
+        self.assertEqual(told, {"endpoints", "presence"})
+        self.assertEqual(one.client.endpoints.get("n2", self.now), ["192.0.2.1:1"])
 
     def test_who_must_leave(self) -> None:
         line = self.line()

@@ -310,7 +310,7 @@ class Sockets(RoutesCase):
             ("PUT", "/socket/shop-db/policy", {"actions": []}),
         ):
             message = await self.refused(403, method, path, value, by="robot")
-            self.assertEqual(message, "it needs the permission policy.write")
+            self.assertEqual(message, "the permission policy.write is missing")
         await self.ok("POST", "/socket", body, by="robot")
         change = {"description": "x", "policies": [], "tags": {"env": "prod", "more": ""}}
         made = await self.ok("PUT", "/socket/shop-db", change, by="robot")

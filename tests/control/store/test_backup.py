@@ -55,10 +55,8 @@ def fill(tx):
     policy = policies.create(tx, name="p", text="{}")
     policies.edit(tx, policy.id, 1, '{"a": "é"}')
     attachments.attach(tx, db.id, policy.id)
-    statements.put(
-        tx, type="node", id="n", revision=1, hash="h", payload=b"\0{}", signatures=[("k", "s")],
-        expires=1.5,
-    )  # fmt: skip
+    one = statements.NewStatement("node", "n", 1, "h", b"\0{}", [("k", "s")], 1.5)
+    statements.put(tx, one)
 
 
 class Backups:

@@ -45,6 +45,7 @@ class Migrations:
         database = self.opened(url)
         self.assertEqual(database.read(differences), [])
         self.assertEqual(database.read(migrate.current), migrate.newest())
+        self.assertEqual(migrate.newest(), migrate.scripts().get_current_head())
 
     def test_what_an_older_one_holds_stays(self):
         url = self.new_url(empty=True)
@@ -72,6 +73,13 @@ class Migrations:
         self.assertEqual((token.scopes, token.networks, token.user_id), (["socket.read"], [], "u"))
         credential = database.read(lambda c: credentials.get(c, "o", "u"))
         self.assertEqual((credential.login, credential.password_hash), (None, "hash"))
+
+    def test_without_anything_to_do_nothing_of_alembic_is_asked(self):
+        url = self.new_url(empty=True)
+        self.opened(url).close()
+        with mock.patch.object(migrate, "scripts", side_effect=AssertionError):
+            database = self.opened(url)
+        self.assertEqual(database.read(migrate.current), migrate.newest())
 
     def older(self, newest):
         """A folder with the revisions up to one."""

@@ -313,10 +313,10 @@ class Nouns:
         payload = b'{"id":"x",  "odd" : "\xc3\xa9"}'
 
         def put(tx, revision, payload=payload):
-            statements.put(
-                tx, type="node", id="x", revision=revision, hash=f"h{revision}", payload=payload,
-                signatures=[("k", "c2ln")], expires=9.0,
-            )  # fmt: skip
+            signatures = [("k", "c2ln")]
+            hashed = f"h{revision}"
+            one = statements.NewStatement("node", "x", revision, hashed, payload, signatures, 9.0)
+            statements.put(tx, one)
 
         self.change(lambda tx: put(tx, 5))
         for lower in (5, 4):

@@ -405,8 +405,8 @@ class Denials(SynchronousTestCase):
         harness = Harness()
         call = codec.message(b"F", bytes(100))
         self.assertEqual(harness.client(call[:20]), b"")
-        self.assertEqual(kinds(harness.said()), "EZ")
         self.assertEqual(harness.client(call[20:], SELECT), SELECT)
+        self.assertEqual(kinds(harness.said()), "EZ")
 
     def test_a_refused_bind_or_name_leaves_the_unnamed_statement(self):
         for refused in (bind(b"unknown"), parse(b"DENY", b"n")):
@@ -462,6 +462,25 @@ class Denials(SynchronousTestCase):
         said = harness.said()
         self.assertEqual((kinds(said), fields(said)["C"]), ("EZ", "54000"))
         self.assertEqual(harness.client(SELECT), SELECT)
+
+    def test_no_refusal_comes_before_the_message_is_whole(self):
+        # libpq waits for ever for an answer that it read while it still sent.
+        for refused in (
+            codec.query(b"SELECT '" + b"x" * 5000 + b"'"),
+            parse(b"SELECT '" + b"x" * 5000 + b"'", b"s"),
+            bind(b"unknown", tail=bytes(5000)),
+            codec.message(b"F", bytes(5000)),
+        ):
+            for cut in (5, 20, 4000, len(refused) - 1):
+                harness = Harness(statement_limit=1000)
+                self.assertEqual(harness.client(refused[:cut]), b"")
+                self.assertEqual((harness.said(), harness.log.lines), (b"", []), (refused[:5], cut))
+                harness.client(refused[cut:])
+                self.assertEqual(kinds(harness.said())[:1], "E")
+                self.assertEqual(len(harness.log.lines), 1)
+                simple = refused[:1] in b"QF"
+                following = SELECT if simple else SYNC + SELECT
+                self.assertEqual(harness.client(following), following)
 
     def test_a_fatal_error_passes_as_it_is(self):
         harness = Harness()

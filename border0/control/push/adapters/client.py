@@ -126,9 +126,13 @@ class PushClient(Service):
             self._connecting.cancel()
         if self._connection is None:
             return succeed(None)
-        self.machine.leave(self._now())
         self._stopped = Deferred()
-        self._connection.sendClose(1000)
+        connection = self._connection
+        if connection.state == connection.STATE_OPEN:
+            self.machine.leave(self._now())
+            connection.sendClose(1000)
+        else:  # its handshake is not done, or it closes already
+            connection.dropConnection(abort=True)
         return self._stopped
 
     def act(self, call: Callable[[MapClient, float], None]) -> None:

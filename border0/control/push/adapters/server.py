@@ -2,13 +2,18 @@
 
 A connection proves which node it is before anything else happens: the challenge is 32 random bytes,
 the hello comes within ten seconds and is signed by the node's machine key. An error while that is
-asked means refused. Browsers have no business here: a request with an Origin is refused.
+asked means refused. What a refusal tells of a node, only the node itself is told. Browsers have no
+business here: a request with an Origin is refused.
+
+Connections that have not yet proved anything are few: of one address, and in all. An honest node
+needs two round trips, so of too many the one that has waited for longest goes.
 
 Source: RFC 6455. Not here: TLS itself (the port's), what is said (`push.server`).
 """
 
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +27,7 @@ from twisted.logger import Logger
 from twisted.web.resource import IResource
 from zope.interface import implementer
 
+from border0.control.api.limits import address_key
 from border0.control.push import messages as wire
 from border0.control.push.adapters.driver import HubDriver
 from border0.control.push.messages import ProtocolError
@@ -31,6 +37,7 @@ _log = Logger()
 
 HELLO_SECONDS = 10.0
 MAX_WAITING = 256  # connections that have not yet said who they are
+PER_ADDRESS = 64  # of these, from one address
 RETRY_REFUSED = 60.0
 RETRY_BUSY = 10.0
 CLOSED = 4000  # WebSocket close code: the bye before it says why
@@ -48,11 +55,15 @@ class Approach:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The node is known: its organisation, its id, and the address to show to its peers."""
+    """The node is known: its organisation, its id, and the address to show to its peers.
+
+    `refusal` is why it may not enter all the same; it is told once it has proved who it is.
+    """
 
     org: str
     node: str
     address: str = ""
+    refusal: "Refusal | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class Refusal:
 
 
 Authenticate = Callable[[Approach], "Entry | Refusal | Deferred[Entry | Refusal]"]
+Address = Callable[[str, Mapping[str, str]], str]  # peer, headers
 Verify = Callable[[str, bytes, bytes], "bool | Deferred[bool]"]  # node, message, signature
 
 
@@ -80,6 +92,7 @@ class PushServerProtocol(WebSocketServerProtocol):
         self._session: NodeSession | None = None
         self._timer: IDelayedCall | None = None
         self._waiting = False
+        self._from = ""
         self._deciding = False
         self._headers: Mapping[str, str] = {}
         self._full = False
@@ -90,14 +103,17 @@ class PushServerProtocol(WebSocketServerProtocol):
             raise ConnectionDeny(403, "not for browsers")
         if wire.SUBPROTOCOL not in request.protocols:
             raise ConnectionDeny(400, f"the subprotocol is {wire.SUBPROTOCOL}")
-        if self.factory.waiting >= MAX_WAITING:
+        transport: Any = self.transport
+        peer = getattr(transport.getPeer(), "host", "")
+        self._from = address_key(self.factory.address_of(peer, request.headers))
+        if self.factory.full(self._from):
             raise ConnectionDeny(503, "too many nodes at once")
         self._headers = request.headers
         return wire.SUBPROTOCOL
 
     def onOpen(self) -> None:
         """Challenge the node."""
-        self.factory.waiting += 1
+        self.factory.enter(self, self._from)
         self._waiting = True
         self._nonce = self.factory.random_bytes(32)
         self._timer = self.factory.reactor.callLater(HELLO_SECONDS, self._too_late)
@@ -152,6 +168,8 @@ class PushServerProtocol(WebSocketServerProtocol):
             entry = Refusal("busy", RETRY_BUSY)
         if not self._waiting:
             return  # gone meanwhile
+        if isinstance(entry, Entry) and entry.refusal is not None:
+            entry = entry.refusal
         driver = self.factory.drivers.get(entry.org) if isinstance(entry, Entry) else None
         if not isinstance(entry, Entry) or driver is None:
             refusal = entry if isinstance(entry, Refusal) else Refusal("unknown")
@@ -188,13 +206,17 @@ class PushServerProtocol(WebSocketServerProtocol):
     def _settled(self) -> None:
         if self._waiting:
             self._waiting = False
-            self.factory.waiting -= 1
+            self.factory.leave(self)
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         self._timer = None
 
     def _too_late(self) -> None:
         self._bye("slow", RETRY_BUSY)
+
+    def give_way(self) -> None:
+        """Leave: others need the place, and this one did not say who it is."""
+        self._bye("busy", RETRY_BUSY)
 
     def _bye(self, reason: str, retry_after: float) -> None:
         if self._session is not None and self._driver is not None:
@@ -232,6 +254,7 @@ class PushFactory(WebSocketServerFactory):
 
     :param authenticate: says which node an approach claims to be, or refuses it.
     :param verify: whether a signature over a message is by the machine key of that node.
+    :param address_of: where a connection comes from, by its peer and headers.
     """
 
     protocol: Any = PushServerProtocol
@@ -243,13 +266,16 @@ class PushFactory(WebSocketServerFactory):
         authenticate: Authenticate,
         verify: Verify,
         random_bytes: Callable[[int], bytes],
+        address_of: Address = lambda peer, headers: peer,
     ) -> None:
         super().__init__(protocols=[wire.SUBPROTOCOL], reactor=reactor, server="border0")
         self.drivers = drivers
         self.authenticate = authenticate
         self.verify = verify
         self.random_bytes = random_bytes
-        self.waiting = 0
+        self.address_of = address_of
+        self._approaching: dict[PushServerProtocol, str] = {}  # in the order of their coming
+        self._by_address: Counter[str] = Counter()
         self.setProtocolOptions(
             versions=[13],
             webStatus=False,
@@ -259,6 +285,35 @@ class PushFactory(WebSocketServerFactory):
             closeHandshakeTimeout=3,
             tcpNoDelay=True,
         )
+
+    @property
+    def waiting(self) -> int:
+        """How many connections have not yet said who they are."""
+        return len(self._approaching)
+
+    def full(self, address: str) -> bool:
+        """Whether no more of an address may wait."""
+        return self._by_address[address] >= PER_ADDRESS
+
+    def enter(self, one: PushServerProtocol, address: str) -> None:
+        """A connection waits; of too many the first one leaves."""
+        if len(self._approaching) >= MAX_WAITING:
+            next(iter(self._approaching)).give_way()
+        self._approaching[one] = address
+        self._by_address[address] += 1
+
+    def send_away(self) -> None:
+        """Nobody is let in any more."""
+        for one in list(self._approaching):
+            one.give_way()
+
+    def leave(self, one: PushServerProtocol) -> None:
+        """It waits no longer."""
+        address = self._approaching.pop(one, None)
+        if address is not None:
+            self._by_address[address] -= 1
+            if self._by_address[address] <= 0:
+                del self._by_address[address]
 
 
 def push_resource(factory: PushFactory) -> IResource:

@@ -10,11 +10,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    load_ssh_private_key,
 )
 from twisted.conch.ssh.keys import BadKeyError, Key
 
@@ -22,6 +24,16 @@ from border0 import privatefile
 from border0.errors import ConfigError
 
 RSA_BITS = 3072
+ED25519_FILE, RSA_FILE = "ssh_host_ed25519_key", "ssh_host_rsa_key"
+_OPENSSH = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+def first_line(folder: Path) -> str:
+    """The Ed25519 host key as `known_hosts` writes it; made when it is absent.
+
+    :raises ConfigError: the folder cannot be written, or the file holds no key.
+    """
+    return _line(_load(folder / ED25519_FILE, ed25519.Ed25519PrivateKey.generate).public())
 
 
 class HostKeys:
@@ -33,8 +45,8 @@ class HostKeys:
         :raises ConfigError: the folder cannot be written, or a file holds no key.
         """
         makers = {
-            "ssh_host_ed25519_key": ed25519.Ed25519PrivateKey.generate,
-            "ssh_host_rsa_key": lambda: rsa.generate_private_key(65537, RSA_BITS),
+            ED25519_FILE: ed25519.Ed25519PrivateKey.generate,
+            RSA_FILE: lambda: rsa.generate_private_key(65537, RSA_BITS),
         }
         self.private: dict[bytes, Any] = {}
         self.public: dict[bytes, Any] = {}
@@ -49,10 +61,11 @@ class HostKeys:
 
     def lines(self) -> list[str]:
         """The public keys as `known_hosts` and `host_keys` write them."""
-        return [
-            f"{kind.decode()} {base64.b64encode(key.blob()).decode()}"
-            for kind, key in self.public.items()
-        ]
+        return [_line(key) for key in self.public.values()]
+
+
+def _line(public: Any) -> str:
+    return f"{public.sshType().decode()} {base64.b64encode(public.blob()).decode()}"
 
 
 def _load(path: Path, make: Any) -> Any:
@@ -61,11 +74,18 @@ def _load(path: Path, make: Any) -> Any:
         if not path.exists():
             pem = make().private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
             privatefile.replace(path, pem)
-        return Key.fromString(path.read_bytes())
+        return _parse(path.read_bytes())
     except OSError as error:
         raise ConfigError(f"SSH host key {path}: {error.strerror}") from None
-    except (BadKeyError, ValueError, TypeError):
+    except (BadKeyError, ValueError, TypeError, UnsupportedAlgorithm):
         raise ConfigError(f"SSH host key {path}: not a private key without passphrase") from None
+
+
+def _parse(data: bytes) -> Any:
+    if not data.startswith(_OPENSSH):
+        return Key.fromString(data)
+    # Our own file: to prove that its RSA primes are primes takes 0.2 s at each start.
+    return Key(load_ssh_private_key(data, None, unsafe_skip_rsa_key_validation=True))
 
 
 class KnownHosts:
