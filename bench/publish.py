@@ -134,7 +134,7 @@ class Measure:
 
     def __init__(self, reactor: Any, store: Store, org: str) -> None:
         self.reactor, self.store, self.org = reactor, store, org
-        self.key = Ed25519PrivateKey.generate()
+        self.key, self.count = Ed25519PrivateKey.generate(), 0
         self.told: Deferred[float] = Deferred()
 
     async def start(self) -> tuple[Publisher, float]:
@@ -168,6 +168,7 @@ class Measure:
     async def signing(self) -> float:
         """Seconds for as many signatures over the same bytes."""
         found = await self.store.read(lambda c: statements.live(c, self.org))
+        self.count = len(found)
         covered = [message(one.type, one.payload) for one in found]
         begun = time.perf_counter()
         for each in covered:
@@ -214,7 +215,7 @@ async def contest(reactor: Any, options: argparse.Namespace) -> Rounds:
         publisher, seconds = await measure.start()
         figures.add(FIRST, "border0", seconds)
         figures.add(FIRST, "limit", await measure.signing())
-        print(f"{len(publisher._held)} statements, {memory():.0f} MB", file=sys.stderr)
+        print(f"{measure.count} statements, {memory():.0f} MB", file=sys.stderr)
         publisher.stop()
         for _ in range(options.restarts):
             del publisher

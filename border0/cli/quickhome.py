@@ -22,6 +22,7 @@ from border0.connector.local import is_special
 from border0.control import config as control_config
 from border0.errors import ConfigError
 from border0.keys import generate_private_key, write_private_key
+from border0.processes.addresses import towards_addresses
 from border0.tables import read_toml
 from border0.trust import PrivateCA
 
@@ -247,8 +248,14 @@ def _upstream_here(item: Exposed) -> list[str]:
 
 
 def endpoint(listen: str, port: int) -> str:
-    """Where this machine's client finds the connector."""
-    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen, listen)
+    """Where others find what listens there: of a wildcard, the address that packets leave from."""
+    host = listen
+    if listen in ("", "0.0.0.0", "::"):
+        version = 6 if listen == "::" else 4
+        # Nothing is sent there (documentation prefixes, RFC 5737 and RFC 3849).
+        mine = towards_addresses("2001:db8::1" if version == 6 else "192.0.2.1")
+        loopback = "::1" if version == 6 else "127.0.0.1"
+        host = next((str(one) for one in mine if one.version == version), loopback)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from border0.cli import quickhome
 from border0.cli.expose import parse
 from border0.cli.quickhome import Home, free_port
 from border0.connector.config import load as load_connector
@@ -204,6 +206,12 @@ class Files(SynchronousTestCase):
             f"TCP port {tcp} is taken; using {moved}.",
         ]
         self.assertEqual(self.said, said)
+
+    def test_others_find_what_listens_everywhere(self) -> None:
+        self.patch(quickhome, "towards_addresses", lambda host: [ip_address("198.51.100.7")])
+        self.assertEqual(quickhome.endpoint("0.0.0.0", 8443), "198.51.100.7:8443")
+        self.assertEqual(quickhome.endpoint("::", 8443), "[::1]:8443")
+        self.assertEqual(quickhome.endpoint("192.0.2.9", 1), "192.0.2.9:1")
 
     def test_no_demo(self) -> None:
         self.home.demo_ssh = self.home.demo_http = False

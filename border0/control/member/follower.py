@@ -7,8 +7,7 @@ counts until its statements expire; how long a machine goes on without contact i
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
-from hashlib import sha256
+from collections.abc import Callable, Mapping
 from random import SystemRandom
 from time import monotonic
 from typing import Any
@@ -19,6 +18,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from border0.control.member.belief import Belief
 from border0.control.member.state import AUTHORITY_FILE, MemberState
 from border0.control.push.adapters.client import PushClient
 from border0.control.push.adapters.records import RecordSender
@@ -37,10 +37,9 @@ from border0.control.push.events import (
 from border0.control.push.messages import Key
 from border0.errors import Border0Error
 from border0.prefixes import Network4And6
-from border0.statements import TYPES, Statement, StatementError
+from border0.statements import StatementError
 from border0.trust import client_context, remembered_authority
 
-UNSIGNED = frozenset(("configuration",))
 MAP_SECONDS = 1.0  # how long a new map may wait for the disk
 CONTACT_SECONDS = 60.0  # how often the time of the last contact is written
 AUTHORITY_RETRY = 30.0
@@ -81,7 +80,6 @@ class Follower(Service):
         self.setName("control-client")
         self.reactor, self.state, self.wall, self.now = reactor, state, wall, now
         self.ledger = state.load_ledger()
-        self.refused: dict[Key, StatementError] = {}
         self.network: Network4And6 = state.network
         self.org_name = state.org_name
         self.refusal = ""
@@ -109,9 +107,15 @@ class Follower(Service):
         # What was believed is newer than a map that was lost or that nobody signed.
         held.revision = self.ledger.revision
         self.machine = MapClient(state.node, state.machine_key.sign, held)
-        self._believe(held.entries)
+        self.belief = Belief(held, self.ledger)
+        self.belief.show(held.entries, wall())
 
     # -- what is known ----------------------------------------------------------------------
+
+    @property
+    def refused(self) -> dict[Key, StatementError]:
+        """Why statements of the map do not count."""
+        return self.belief.refused
 
     @property
     def connected(self) -> bool:
@@ -121,7 +125,7 @@ class Follower(Service):
     @property
     def synced(self) -> bool:
         """Whether what counts is the newest that the control plane has, heads verified."""
-        return self._connected and self.machine.synced and self._is_newest()
+        return self._connected and self.machine.synced and self.belief.is_newest()
 
     @property
     def last_contact(self) -> float:
@@ -148,13 +152,7 @@ class Follower(Service):
 
     def configuration(self, socket: str) -> bytes | None:
         """A socket's configuration, if it is the one that its current statement names."""
-        entry = self.machine.map.entries.get(("configuration", socket))
-        statement = self.ledger.current("socket", socket, self.wall())
-        if entry is None or statement is None:
-            return None
-        body = entry[1]
-        named: str = statement.body["configuration_hash"]
-        return body if sha256(body).hexdigest() == named else None
+        return self.belief.configuration(socket, self.wall())
 
     # -- what is said -----------------------------------------------------------------------
 
@@ -316,58 +314,11 @@ class Follower(Service):
     # -- believing --------------------------------------------------------------------------
 
     def _applied(self, event: Applied) -> None:
-        if event.full:
-            self._forget_others()
         for type, id in event.dropped:
-            self.refused.pop((type, id), None)
-            if type in TYPES and type not in ("head", "signers"):
-                self.ledger.drop(type, id)
             if type == "node":
                 self._seen.pop(id, None)
                 self._contact.endpoints.pop(id, None)
-        self._believe([*event.put, *(key for key in self.refused if key not in event.put)])
-
-    def _forget_others(self) -> None:
-        """Of a whole map: what it does not hold is not for this node (any more)."""
-        entries, now = self.machine.map.entries, self.wall()
-        for type in TYPES:
-            if type in ("head", "signers"):
-                continue
-            for statement in self.ledger.every(type, now):
-                if (type, statement.body["id"]) not in entries:
-                    self.ledger.drop(type, statement.body["id"])
-
-    def _believe(self, keys: Iterable[Key]) -> None:
-        """Show these statements of the map to the ledger; `refused` has those that it refuses."""
-        entries = self.machine.map.entries
-        statements: list[Statement] = []
-        where: dict[int, Key] = {}
-        before = dict(self.refused)
-        for key in list(keys):
-            self.refused.pop(key, None)
-            entry = entries.get(key)
-            if entry is None or key[0] in UNSIGNED:
-                continue
-            try:
-                statement = Statement.from_json(entry[1])
-                if (statement.type, statement.body.get("id")) != key:
-                    raise StatementError("malformed", f"it stands under {' '.join(key)}")
-            except StatementError as malformed:
-                self.refused[key] = malformed
-                continue
-            where[id(statement)] = key
-            statements.append(statement)
-        for statement, error in self.ledger.accept_all(statements, self.wall()):
-            self.refused[where[id(statement)]] = error
-        for key, why in self.refused.items():
-            if str(before.get(key)) != str(why):
-                log.warn("statement refused: {key}: {why}", key=" ".join(key), why=str(why))
-
-    def _is_newest(self) -> bool:
-        """Whether the head of the map is the one that counts."""
-        entry = self.machine.map.entries.get(("head", self.state.org))
-        head = self.ledger.head
-        return entry is not None and head is not None and entry[0] == head.hash
+        self.belief.applied(event.put, event.dropped, self.wall(), full=event.full)
 
     def _softened(self, event: SoftChanged) -> None:
         if event.kind == "presence":

@@ -111,7 +111,7 @@ class Joining(Member):
         self.assertIn("this code is not known", await self.error(code="b0i_bad"))
         self.assertIn("b0i_", await self.error(code="hello"))
         self.assertIn("b0e_", await self.error(code="b0t_good", role="device"))
-        self.assertIn("a-z", await self.error(name="My Laptop"))
+        self.assertIn("lower-case letters", await self.error(name="My Laptop"))
         self.assertIn("https only", await self.error(url="http://127.0.0.1:1"))
         self.assertIn("sha256:", await self.error(ca="sha256:12"))
         self.assertIn("cannot reach", await self.error(url="https://127.0.0.1:1"))
