@@ -344,7 +344,7 @@ class Commands(Case):
         await self.at_work()
         del self.plane.keys[LAPTOP]
         self.plane.hub.disconnect(LAPTOP, "removed", 0.0, time.monotonic())
-        await self.hosts("does not know this device, laptop, any more; join again: border0 node join")
+        await self.hosts("this device, laptop, any more; join again: border0 node join")
         again = identifier("laptop again")
         await self.enrolled(again)
         self.plane.org.remove("node", LAPTOP)
