@@ -1,6 +1,8 @@
-"""`border0 node join|status`: this device as a member of an organisation."""
+"""`border0 node join|start|status|stop`: this device as a member of an organisation."""
 
 import argparse
+import os
+import sys
 from typing import Any
 
 from border0.cli import command
@@ -25,8 +27,53 @@ def register(commands: Any) -> None:
     membership.add_join_options(joins, code="?")
     command.add_home(joins)
     joins.set_defaults(run=join)
-    about = "what this device is and knows, without asking anybody"
+    _start(verbs)
+    about = "what this device is and knows, without asking the control plane"
     command.verb(verbs, "status", about, status, utc=True)
+    about = "end the node of this machine, and remove what it set up"
+    command.verb(verbs, "stop", about, stop)
+
+
+def _start(verbs: Any) -> None:
+    about = "keep this device's tunnel open until Ctrl-C"
+    more = (
+        "Programs reach services with border0 client. With --tun (Linux, root) every program does: "
+        "an interface, routes to the services, and their names."
+    )
+    start = verbs.add_parser("start", help=about, description=f"{about}. {more}")
+    command.add_home(start)
+    start.add_argument("--config", metavar="FILE", help="default: HOME/client.toml")
+    start.add_argument("--tun", action="store_true", help="an interface for every program")
+    start.add_argument(
+        "--interface", metavar="NAME", default="border0", help="with --tun: its name"
+    )
+    start.add_argument(
+        "--no-dns", action="store_true", help="with --tun: leave this machine's resolver alone"
+    )
+    start.add_argument("--validate", action="store_true", help="check the file and exit")
+    start.add_argument("--log-format", choices=("text", "json"), default="text")
+    start.add_argument("--metrics-listen", metavar="[ADDR:]PORT", help="serve /metrics and health")
+    start.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replace this process by twistd, which runs the node in the foreground."""
+    arguments = ["-n", "--pidfile="]
+    if sys.platform == "linux":
+        arguments.append("--reactor=border0")
+    arguments += ["border0-node", f"--home={command.home(options)}"]
+    arguments += [f"--log-format={options.log_format}"]
+    for name in ("config", "metrics_listen"):
+        if value := getattr(options, name):
+            arguments.append(f"--{name.replace('_', '-')}={value}")
+    for name in ("tun", "no_dns", "validate"):
+        if getattr(options, name):
+            arguments.append(f"--{name.replace('_', '-')}")
+    if options.tun:
+        arguments.append(f"--interface={options.interface}")
+    sys.stdout.flush()
+    program = "from twisted.scripts.twistd import run; run()"
+    os.execv(sys.executable, [sys.executable, "-P", "-c", program, *arguments])
 
 
 def join(options: argparse.Namespace) -> int:
@@ -61,7 +108,13 @@ def join(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     """Print what this device is."""
-    from border0.cli import membership
+    from border0.cli import node_state
 
-    folder = command.home(options) / membership.CONTROL
-    return membership.status(options, folder, "node join URL")
+    return node_state.status(options)
+
+
+def stop(options: argparse.Namespace) -> int:
+    """End the node."""
+    from border0.cli import node_state
+
+    return node_state.stop(options)

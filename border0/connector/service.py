@@ -12,6 +12,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from border0.audit.adapters.store import RecordStore
 from border0.connector.admission import Doorkeeper, Sessions, Underlay, same_service, select
@@ -82,7 +83,11 @@ class ProxyService(Service):
         super().startService()
         for address in self.socket.addresses:
             endpoint = StackServerEndpoint(self.driver, str(address), self.socket.port)
-            endpoint.listen(self.factory).addCallback(self._ports.append)
+            endpoint.listen(self.factory).addCallbacks(self._ports.append, self._taken)
+
+    def _taken(self, failure: Failure) -> None:
+        why = failure.getErrorMessage()
+        log.error("socket {name} is not served: {why}", name=self.socket.name, why=why)
 
     def stopService(self) -> Any:
         """Stop listening and end the sessions."""

@@ -100,6 +100,17 @@ def error(datagram: ip.Datagram, reason: int) -> bytes | None:
     return _seal(body, datagram.destination, datagram.source)
 
 
+def too_big(datagram: ip.Datagram, mtu: int) -> bytes | None:
+    """Return the ICMP error that tells a packet's sender the path's MTU (None: do not answer)."""
+    if error(datagram, PORT) is None:
+        return None
+    if len(datagram.source) == 4:
+        body = struct.pack(">BBHHH", UNREACHABLE, 4, 0, 0, mtu) + datagram.packet[:548]
+    else:
+        body = struct.pack(">BBHI", TOO_BIG6, 0, 0, mtu) + datagram.packet[:1232]
+    return _seal(body, datagram.destination, datagram.source)
+
+
 def parse_error(datagram: ip.Datagram) -> Report | None:
     """Return what an ICMP error says about one of our packets, None if it is no usable error."""
     body = datagram.payload

@@ -50,7 +50,11 @@ class Dialer(Protocol):
 
 
 class Agent(Service):
-    """Serves one home; calls `leave` when it has nothing more to do or is told to stop."""
+    """Serves one home; calls `leave` when it has nothing more to do or is told to stop.
+
+    :param idle_seconds: how long it stays when nobody rides, None for ever.
+    :param stays: why a user's programs may not stop it, "" when they may.
+    """
 
     def __init__(
         self,
@@ -59,9 +63,12 @@ class Agent(Service):
         config: Path,
         dialer: Dialer,
         leave: Callable[[], None],
-        idle_seconds: float = IDLE_SECONDS,
+        idle_seconds: float | None = IDLE_SECONDS,
+        stays: str = "",
     ) -> None:
         self.reactor, self.config, self.dialer, self.leave = reactor, str(config), dialer, leave
+        self.stays = stays
+        self.superseded = leave  # called when the membership is another now
         self.address = LocalAddress(home)
         self.idle_seconds = idle_seconds
         self.riders: dict[int, LocalConnection] = {}
@@ -121,7 +128,7 @@ class Agent(Service):
             if idle is not None and idle.active():
                 idle.cancel()
             self._idle = None
-        elif self.running and (idle is None or not idle.active()):
+        elif self.running and self.idle_seconds is not None and (idle is None or not idle.active()):
             self._idle = self.reactor.callLater(self.idle_seconds, self._left_alone)
 
     def _left_alone(self) -> None:
@@ -212,7 +219,7 @@ class LocalConnection(Leg):
         except Superseded as error:
             log.info("leaving: {why}", why=str(error))
             self.abort()  # without an answer, so that another agent is started
-            self.agent.reactor.callLater(0, self.agent.leave)
+            self.agent.reactor.callLater(0, self.agent.superseded)
         except Border0Error:
             self._refuse_error(Failure())
 
@@ -239,6 +246,9 @@ class LocalConnection(Leg):
         self._answer(ok=True, rider=self.number, pid=os.getpid())
 
     def _stop(self) -> None:
+        if self.agent.stays:
+            self._refuse(self.agent.stays)
+            return
         self._answer(ok=True, pid=os.getpid())
         log.info("told to stop")
         # The reactor closes what it watches long before this process has ended.

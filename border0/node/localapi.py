@@ -96,8 +96,8 @@ def refusal(message: dict[str, Any]) -> TunnelError:
 class LocalAddress:
     """Where the agent of a home is reached; `unix` is False for the loopback form."""
 
-    def __init__(self, home: Path, unix: bool = UNIX) -> None:
-        self.path = home / "client.sock"
+    def __init__(self, home: Path, unix: bool = UNIX, name: str = "client.sock") -> None:
+        self.path = home / name
         self.unix = unix
 
     def check(self) -> None:

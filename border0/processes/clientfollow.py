@@ -33,12 +33,20 @@ class Following:
     """Keeps one `ClientTunnel` at what counts.
 
     ConfigError when this device has not joined, or its files cannot be used.
+
+    :param patient: it stays, and asks again by itself, after it was sent away.
     """
 
     def __init__(
-        self, reactor: Any, place: Place, *, wall: Callable[[], float] = time.time, **options: Any
+        self,
+        reactor: Any,
+        place: Place,
+        *,
+        wall: Callable[[], float] = time.time,
+        patient: bool = False,
+        **options: Any,
     ) -> None:
-        self.reactor, self.place, self.wall = reactor, place, wall
+        self.reactor, self.place, self.wall, self.patient = reactor, place, wall, patient
         if not MemberState.exists(place.folder):
             raise ConfigError(
                 f"{place.file} follows a control plane, but this device has joined none: "
@@ -116,7 +124,7 @@ class Following:
         if self._node_file() != self._node:
             return "this device has joined anew"
         late = self.reactor.seconds() - self._began > ANSWER_SECONDS
-        if self.follower.refusal in FINAL and late:
+        if self.follower.refusal in FINAL and late and not self.patient:
             return "the control plane is asked again"
         return ""
 

@@ -15,7 +15,9 @@ from twisted.internet import error
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from border0.errors import Border0Error
 from border0.keys import load_private_key
 from border0.netstack.adapters.endpoints import StackClientEndpoint
 from border0.netstack.stack import Stack
@@ -29,7 +31,7 @@ from border0.processes.places import locate, places
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
-from border0.wireguard.events import Event, HandshakeCompleted, HandshakeGaveUp
+from border0.wireguard.events import Event, HandshakeCompleted, HandshakeGaveUp, NoPeer
 from border0.wireguard.peer import Peer
 
 MTU = 1380
@@ -37,6 +39,7 @@ CONNECT_SECONDS = 8.0  # two handshake attempts; whoever waits hears within ten 
 FRESH_SECONDS = 180.0  # after this silence a peer's endpoint is looked up again
 KEEPALIVE_SECONDS = 25.0  # keeps NAT mappings while there is a tunnel
 REVIEW_SECONDS = 0.5
+TRAFFIC_SECONDS = 30.0  # a service is in use for so long after a packet to it
 
 log = Logger(namespace="border0.client")
 
@@ -55,9 +58,11 @@ class ClientTunnel:
     """A WireGuard device and a TCP stack that connects to services.
 
     ConfigError for a bad private key; OSError when the key's folder cannot be written.
+
+    :param port: the UDP port to take if it is free, 0 for any.
     """
 
-    def __init__(self, reactor: Any, config: ClientConfig) -> None:
+    def __init__(self, reactor: Any, config: ClientConfig, port: int = 0) -> None:
         self.reactor, self.config = reactor, config
         self.private_key = load_private_key(config.private_key_file, create=False)
         self._stamp = _stamp(config.file)
@@ -72,7 +77,7 @@ class ClientTunnel:
             is_local=lambda address: address in self.local,
             accept=lambda connection: False,
         )
-        self.tunnel = Tunnel(reactor, self.device, self.stack, 0, _NoEndpoints())
+        self.tunnel = Tunnel(reactor, self.device, self.stack, port, _NoEndpoints())
         self.tunnel.flows_of = self._flows_of
         self.tunnel.event = self._happened
         self.choice = Choice()
@@ -82,11 +87,25 @@ class ClientTunnel:
         self._reviewing: Any = None
         # Why whoever follows must be made anew, "" while it need not.
         self.outdated: Callable[[], str] = lambda: ""
+        # Hears of each new configuration, and of packets that no peer can take.
+        self.installed: Callable[[ClientConfig], object] = lambda config: None
+        self.unrouted: Callable[[list[bytes]], object] = lambda packets: None
+        # How connections to services are made: on our own stack.
+        self.endpoint: Callable[[Target], Any] = self._endpoint
+        self._traffic: dict[str, float] = {}  # services that packets went to, and when
+        self._prepared: dict[str, float] = {}  # when their connectors were last looked for
+        self._services_at: dict[bytes, list[str]] = {}
         self._follow({}, config)
 
     def start(self) -> None:
-        """Bind an ephemeral UDP port."""
-        self.tunnel.startService()
+        """Bind the wanted UDP port, or an ephemeral one when another process has it."""
+        try:
+            self.tunnel.startService()
+        except OSError:
+            if not self.tunnel.udp.port:
+                raise
+            self.tunnel.udp.port = 0
+            self.tunnel.startService()
         self._look()
 
     def stop(self) -> None:
@@ -131,6 +150,7 @@ class ClientTunnel:
         """
         self._follow({one.public_key: one for one in self.config.connectors}, config)
         self._look()
+        self.installed(config)
 
     def _follow(self, before: dict[bytes, ConnectorEntry], config: ClientConfig) -> None:
         secrets = {one.public_key: config.preshared_key(one) for one in config.connectors}
@@ -154,6 +174,11 @@ class ClientTunnel:
             peer.timers.persistent_keepalive = KEEPALIVE_SECONDS
         self.local = frozenset(interface.ip.packed for interface in config.addresses)
         self.config = config
+        self._services_at = {}
+        for entry in config.services:
+            for address in (entry.ipv4, entry.ipv6):
+                if address is not None:
+                    self._services_at.setdefault(address.packed, []).append(entry.name)
         self._observe()
         services = {
             one.name: [name for name in one.connectors if self._peer(name) is not None]
@@ -197,7 +222,9 @@ class ClientTunnel:
     # Which way
 
     def _happened(self, event: Event) -> None:
-        if isinstance(event, HandshakeGaveUp):
+        if isinstance(event, NoPeer):
+            self.unrouted(event.packets)
+        elif isinstance(event, HandshakeGaveUp):
             self.choice.gave_up(event.peer.name)
         elif isinstance(event, HandshakeCompleted):
             waiters, self._waiters = self._waiters, []
@@ -217,7 +244,11 @@ class ClientTunnel:
     def _in_use(self) -> set[str]:
         for leg in [leg for leg in self.legs if leg.gone]:
             del self.legs[leg]
-        return set(self.legs.values())
+        used = set(self.legs.values())
+        if self._traffic:
+            since = self.reactor.seconds() - TRAFFIC_SECONDS
+            used.update(service for service, at in self._traffic.items() if at >= since)
+        return used
 
     def _tick(self) -> None:
         self._reviewing = None
@@ -283,6 +314,38 @@ class ClientTunnel:
 
         return waiter.addBoth(settled)
 
+    # Packets of this machine's own TCP
+
+    def serves(self, address: bytes) -> bool:
+        """Whether a connector leads to a packed address now."""
+        return any(self.choice.at(name) for name in self._services_at.get(address, ()))
+
+    def use(self, addresses: Iterable[bytes]) -> None:
+        """Packets are about to go to these packed addresses: have their connectors ready."""
+        now = self.reactor.seconds()
+        for address in addresses:
+            for service in self._services_at.get(address, ()):
+                if now - self._prepared.get(service, -TRAFFIC_SECONDS) >= TRAFFIC_SECONDS:
+                    self._prepared[service] = now
+                    ensureDeferred(self._prepare(service)).addErrback(_unprepared)
+                self._traffic[service] = now
+
+    async def _prepare(self, service: str) -> None:
+        """As for a new connection: whoever sent the packet tries again, or goes on."""
+        target = find(self.config, service)
+        if not target.connectors:
+            return
+        opening = self._opening.setdefault(service, [])
+        opened = self.reactor.seconds()
+        opening.append(opened)
+        try:
+            await self._reach(target)
+        finally:
+            opening.remove(opened)
+            if not opening:
+                self._opening.pop(service, None)
+        self._watch()
+
     # Connections
 
     def connect(self, name: str, port: int | None, leg: Leg) -> "Deferred[Leg]":
@@ -307,7 +370,7 @@ class ClientTunnel:
             for last in (False, False, True):
                 began, held = self.reactor.seconds(), self.choice.at(target.name)
                 try:
-                    await self._endpoint(target).connect(factory)
+                    await self.endpoint(target).connect(factory)
                     break
                 except error.TimeoutError:
                     if last or not self._may_move(target.name, held, opened):
@@ -375,6 +438,13 @@ def _same(before: ConnectorEntry | None, after: ConnectorEntry | None, followed:
     if before is None or after is None:
         return False
     return before.same_peer(after) if followed else before == after
+
+
+def _unprepared(failure: Failure) -> None:
+    if failure.check(Border0Error):
+        log.warn("{why}", why=failure.getErrorMessage())
+    else:
+        log.failure("a service cannot be prepared", failure=failure)
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -23,6 +23,8 @@ from border0 import __version__
 from border0._build_info import build_info
 from border0.connector.config import ConnectorConfig, DeviceEntry, load
 from border0.connector.service import ConnectorService
+from border0.dns.adapters.stack import NameService
+from border0.dns.zone import Zone, organisation_zone, server_addresses
 from border0.errors import Border0Error
 from border0.keys import decode_key, encode_key, load_private_key
 from border0.netstack.stack import Stack
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 # How long clients have, when the process stops, to read why their sessions end.
 DRAIN_SECONDS = 0.25
+STAND_ALONE = "local"  # what the names of services are under where no organisation has one
 
 log = Logger(namespace="border0.connector")
 
@@ -127,7 +130,7 @@ class ConnectorProcess(MultiService):
         self.stack = Stack(
             mtu=config.mtu,
             random_bytes=os.urandom,
-            is_local=self.connector.is_local,
+            is_local=self._is_local,
             accept=self._accept,
         )
         endpoints = Endpoints(config.state_dir / "endpoints.json")
@@ -135,13 +138,16 @@ class ConnectorProcess(MultiService):
             reactor, self.device, self.stack, config.listen_port, endpoints, config.listen_address
         )
         self.connector.attach(self.tunnel.driver)
+        self.names = NameService(self.tunnel.driver)
         self.tunnel.setName("tunnel")
         self.connector.setName("proxies")
         self._install_peers(config)
+        self._name(config)
         # Records come first and leave last: no session may outlive its recorder.
         self.connector.store_service.setServiceParent(self)
         self.connector.parser_service.setServiceParent(self)
         self.tunnel.setServiceParent(self)
+        self.names.setServiceParent(self)  # before the proxies: port 53 is its
         self.connector.setServiceParent(self)
         if self.control is not None:
             self.control.connector = self.connector
@@ -158,6 +164,19 @@ class ConnectorProcess(MultiService):
 
     def _accept(self, connection: Connection) -> bool:
         return self.tunnel.driver.accept(connection)
+
+    def _is_local(self, address: bytes) -> bool:
+        return self.connector.is_local(address) or address in self.names.addresses
+
+    def _name(self, config: ConnectorConfig) -> None:
+        """Answer for the names of these sockets; nobody asks before there are devices."""
+        organisation = STAND_ALONE if self.control is None else self.control.organisation
+        ranges = (config.network.services_v4, config.network.services_v6)
+        zone = None
+        if organisation:
+            services = [(socket.name, socket.addresses) for socket in config.sockets]
+            zone = Zone(organisation_zone(organisation), services, ranges)
+        self.names.follow(zone, server_addresses(ranges) if zone is not None else ())
 
     def _install_peers(self, config: ConnectorConfig) -> None:
         """Make the device's peers those of the file; what did not change keeps its keys."""
@@ -250,6 +269,7 @@ class ConnectorProcess(MultiService):
         self.connector.reconfigure(config)
         self.tunnel.driver.flush()
         self._install_peers(config)
+        self._name(config)
         self.config = config
 
     def _apply(self, config: ConnectorConfig) -> None:

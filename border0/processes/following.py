@@ -145,6 +145,11 @@ class ControlClient(MultiService):
         follower.setServiceParent(self)
         Delivery(self.reactor, self.local.state_dir, follower.records).setServiceParent(self)
 
+    @property
+    def organisation(self) -> str:
+        """The organisation's name, "" before this machine has joined one."""
+        return "" if self.follower is None else self.follower.org_name
+
     # -- what is said -----------------------------------------------------------------------
 
     def address_of(self, public_key: bytes) -> tuple[str, float] | None:

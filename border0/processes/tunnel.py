@@ -78,6 +78,8 @@ class Tunnel(Service):
         self.flows_of: Callable[[Peer], Iterable[bytes]] = _own_addresses
         # Hears of each event, after what it made us send has been sent.
         self.event: Callable[[Event], object] = lambda event: None
+        # Takes the inner packets: our stack, or a machine's own.
+        self.deliver: Callable[[list[bytes]], object] = self.driver.packets_received
         self._bound = False
         self._timer: Any = None
         self._timer_at = 0.0
@@ -133,11 +135,15 @@ class Tunnel(Service):
             packets = delivered[0][1]
             for _peer, more in delivered[1:]:
                 packets = packets + more
-            self.driver.packets_received(packets)
+            self.deliver(packets)
         self._flush(now)
 
     def _other(self, data: bytes, source: Any) -> None:
         self.other(data, source)
+
+    def send(self, packets: list[bytes]) -> None:
+        """Send inner packets, from whichever stack."""
+        self._transmit(packets)
 
     def _transmit(self, packets: list[bytes]) -> None:
         now = self.reactor.seconds()

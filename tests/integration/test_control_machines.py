@@ -31,7 +31,7 @@ def printed(text: str, noun: str) -> list[str]:
     return words[words.index(noun) :]
 
 
-@requires("namespaces", "postgresql-server", "psql")
+@requires("namespaces", "tun", "postgresql-server", "psql")
 class Machines(SynchronousTestCase):
     timeout = 300
 
@@ -171,3 +171,37 @@ class Machines(SynchronousTestCase):
         done = self.west.run("client", "psql", "shop-db", "-XAtc", "SELECT 1")
         self.assertNotEqual(0, done.returncode)
         self.assertIn("node join", done.stderr + done.stdout)
+
+    def test_a_node_follows_and_its_interface_too(self) -> None:
+        # Its own /run: this one's /run/border0 is the whole machine's.
+        private = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+        private += ['mount -t tmpfs none /run && exec "$@"', "sh"]
+        words = self.west.command("node", "start", "--tun", "--no-dns")
+        with open(self.west.log, "wb") as out:
+            node = self.west.spawn([*private, *words], stdout=out, stderr=out)
+        self.west.wait_for("ready:", node)
+        address = json.loads(self.west.said("client", "hosts", "--json"))[0]["private_network_ipv4"]
+
+        def direct() -> subprocess.CompletedProcess[str]:
+            where = f"host={address} dbname=shop user=any sslmode=disable connect_timeout=20"
+            return self.west.namespace.run(["psql", where, "-XAtc", "SELECT 6 * 7"])
+
+        self.assertEqual("42\n", direct().stdout)
+        self.assertEqual("43", self.query("SELECT 43"))  # rides on the node
+        done = self.west.run(*printed(self.hub.said("device", "invite", "again"), "node"))
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn("border0 node stop", done.stderr)
+        self.assertEqual("42\n", direct().stdout)
+        self.hub.said("device", "delete", "west")
+        children.wait_until(
+            lambda: "node join" in self.west.log.read_text(), 30, "the node hears of its end"
+        )
+        self.assertNotEqual(0, direct().returncode)
+        done = self.west.run("client", "psql", "shop-db", "-XAtc", "SELECT 1")
+        self.assertIn("node join", done.stderr + done.stdout)
+        routes = self.west.namespace.run(["ip", "route"]).stdout
+        self.assertNotIn("border0", routes)
+        self.assertIsNone(node.poll())
+        children.end(node, signal.SIGTERM)
+        self.assertNotIn("border0", self.west.namespace.run(["ip", "link"]).stdout)
+        self.assertNotIn("Traceback", self.west.log.read_text())

@@ -60,7 +60,7 @@ class Connector(TestCase):
         return [child.name for child in service]
 
     def test_names_and_order(self) -> None:
-        self.assertEqual(self.names(self.process), ["audit", "policy", "tunnel", "proxies"])
+        self.assertEqual(self.names(self.process), ["audit", "policy", "tunnel", "dns", "proxies"])
         self.assertEqual(self.names(self.process.connector), ["proxy:s0", "proxy:s1"])
         return self.process.stopService()
 

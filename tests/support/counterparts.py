@@ -121,6 +121,8 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "ping": ("iputils-ping", _program("ping")),
     "nc": ("netcat-openbsd", _program("nc")),
     "curl": ("curl", _program("curl")),
+    "dig": ("bind9-dnsutils", _program("dig")),
+    "resolvconf": ("openresolv", _program("resolvconf")),
     "ssh": ("openssh-client", _program("ssh")),
     "sshd": ("openssh-server", _program("sshd")),
     "psycopg": ("", _module("psycopg")),

@@ -1,0 +1,1 @@
+"""Where names are asked for: port 53 of addresses on the user-space stack."""
