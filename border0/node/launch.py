@@ -141,7 +141,10 @@ def start_agent(home: Path, config: Path) -> None:
 def stop(home: Path) -> int | None:
     """End the home's agent and wait for its end; its process id, None when none ran."""
     address = LocalAddress(home)
-    address.check()
+    try:
+        address.check()
+    except Border0Error:
+        return None  # nobody can listen there
     try:
         connection, answer = ask(address, {"stop": True})
     except NoAgent:
