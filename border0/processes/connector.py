@@ -16,7 +16,6 @@ from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import ILogObserver, Logger
-from twisted.python import usage
 from zope.interface import implementer
 
 from border0 import __version__
@@ -34,6 +33,7 @@ from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
+from border0.processes.options import ProcessOptions
 from border0.processes.steady import steady
 from border0.processes.tunnel import Endpoints, Tunnel
 from border0.wireguard.adapters.timestamps import StoredClock
@@ -49,56 +49,33 @@ STAND_ALONE = "local"  # what the names of services are under where no organisat
 log = Logger(namespace="border0.connector")
 
 
-class Options(usage.Options):
+class Options(ProcessOptions):
     """The command line of `twistd border0-connector`."""
 
+    program = "border0-connector"
     synopsis = "--config FILE [options]"
     longdesc = (
         "Runs a border0 connector from a TOML file, which stands alone or names a control plane. "
         "The public key that devices need is printed at start."
     )
-    optParameters = [
-        ["config", "c", "connector.toml", "The configuration file."],
-        ["log-format", None, "text", "How to log: text or json."],
-        ["log-level", None, None, "debug, info, warn or error (or BORDER0_LOG_LEVEL; info)."],
-        ["metrics-listen", None, None, "[ADDRESS:]PORT for /healthz, /readyz and /metrics."],
-    ]
-    optFlags = [
-        ["validate", None, "Check the file, say what it holds, and exit."],
-        ["hello", None, "Serve a page at the upstream of the socket named hello."],
-    ]
-    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+    optParameters = [["config", "c", "connector.toml", "The configuration file."]]
+    optFlags = [["hello", None, "Serve a page at the upstream of the socket named hello."]]
 
     loaded: ConnectorConfig
 
-    def postOptions(self) -> None:
-        """Read the file before anything starts, so that a mistake is one clear line."""
-        level = self["log-level"] or os.environ.get("BORDER0_LOG_LEVEL") or "info"
-        self["log-level"] = level.lower()
-        for name, allowed in (("log-format", logs.FORMATS), ("log-level", logs.LEVELS)):
-            if self[name] not in allowed:
-                self._exit(f"--{name} {self[name]}: expected one of {', '.join(allowed)}", 2)
-        try:
-            self.loaded = load(Path(self["config"]))
-        except Border0Error as error:
-            self._exit(str(error), 1)
-        if self["validate"]:
-            config = self.loaded
-            if config.control is not None:
-                where = config.control.url
-                print(f"{config.file}: fine: connector {config.name!r} that follows {where}")
-                raise SystemExit(0)
-            counts = (
-                f"{len(config.devices)} devices, {len(config.sockets)} sockets, "
-                f"{len(config.policies)} policies"
-            )
-            print(f"{config.file}: fine: connector {config.name!r} with {counts}")
-            raise SystemExit(0)
+    def load(self, path: Path) -> ConnectorConfig:
+        """Read the file."""
+        return load(path)
 
-    @staticmethod
-    def _exit(message: str, status: int) -> None:
-        print(f"border0-connector: {message}", file=sys.stderr)
-        raise SystemExit(status)
+    def told(self) -> str:
+        """Whom it follows, or what stands in it."""
+        config = self.loaded
+        if config.control is not None:
+            return f"connector {config.name!r} that follows {config.control.url}"
+        return (
+            f"connector {config.name!r} with {len(config.devices)} devices, "
+            f"{len(config.sockets)} sockets, {len(config.policies)} policies"
+        )
 
 
 @implementer(IService, IServiceCollection)

@@ -15,7 +15,6 @@ from twisted.application.service import IService, IServiceCollection, MultiServi
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
 from twisted.logger import ILogObserver, Logger
-from twisted.python import usage
 from zope.interface import implementer
 
 from border0 import __version__, privatefile
@@ -27,51 +26,33 @@ from border0.processes import logs
 from border0.processes.health import Metric, health_service
 from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
+from border0.processes.options import ProcessOptions
 from border0.processes.steady import steady
 
 log = Logger(namespace="border0.control")
 
 
-class Options(usage.Options):
+class Options(ProcessOptions):
     """The command line of `twistd border0-control`."""
 
+    program = "border0-control"
     synopsis = "--config FILE [options]"
     longdesc = (
         "Runs the border0 control plane: people, devices, connectors, services and policies, "
         "their API and sign-in pages, and the push channel that tells every node what counts."
     )
-    optParameters = [
-        ["config", "c", "control.toml", "The configuration file."],
-        ["log-format", None, "text", "How to log: text or json."],
-        ["log-level", None, None, "debug, info, warn or error (or BORDER0_LOG_LEVEL; info)."],
-        ["metrics-listen", None, None, "[ADDRESS:]PORT for /healthz, /readyz and /metrics."],
-    ]
-    optFlags = [["validate", None, "Check the file, say what it holds, and exit."]]
-    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
+    optParameters = [["config", "c", "control.toml", "The configuration file."]]
 
     loaded: ControlConfig
 
-    def postOptions(self) -> None:
-        """Read the file before anything starts, so that a mistake is one clear line."""
-        level = self["log-level"] or os.environ.get("BORDER0_LOG_LEVEL") or "info"
-        self["log-level"] = level.lower()
-        for name, allowed in (("log-format", logs.FORMATS), ("log-level", logs.LEVELS)):
-            if self[name] not in allowed:
-                self._exit(f"--{name} {self[name]}: expected one of {', '.join(allowed)}", 2)
-        try:
-            self.loaded = load(Path(self["config"]))
-        except Border0Error as error:
-            self._exit(str(error), 1)
-        if self["validate"]:
-            config = self.loaded
-            kind = config.database.reveal().partition(":")[0].partition("+")[0]
-            print(f"{config.file}: fine: {config.url}, state in {kind}")
-            raise SystemExit(0)
+    def load(self, path: Path) -> ControlConfig:
+        """Read the file."""
+        return load(path)
 
-    @staticmethod
-    def _exit(message: str, status: int) -> None:
-        print(f"border0-control: {message}", file=sys.stderr)
-        raise SystemExit(status)
+    def told(self) -> str:
+        """Where it is and what keeps its state."""
+        kind = self.loaded.database.reveal().partition(":")[0].partition("+")[0]
+        return f"{self.loaded.url}, state in {kind}"
 
 
 @implementer(IService, IServiceCollection)

@@ -181,9 +181,7 @@ class Follower(Service):
             self._tell_status()
 
     def _tell_status(self) -> None:
-        tell = getattr(self.machine, "status", None)
-        if tell is not None:
-            self._act(lambda _, now: tell(self._refusals, now))
+        self._act(lambda machine, now: machine.status(self._refusals, now))
 
     def _act(self, call: Callable[[MapClient, float], None]) -> None:
         if self._push is not None:

@@ -27,7 +27,7 @@ from border0.proxies.endings import (
     UPSTREAM_FAILED,
     result_of,
 )
-from border0.proxies.postgres import codec, denial
+from border0.proxies.postgres import codec, denial, lastwords
 from border0.proxies.postgres.adapters.upstream import CancelDial, SessionDial, UpstreamSide
 from border0.proxies.postgres.codec import ProtocolError
 from border0.proxies.postgres.login import Login
@@ -257,11 +257,7 @@ class ClientSide(protocol.Protocol):
         if session.terminated:
             self._end(CLOSED)
             return
-        reply = b""
-        if not session.fatal:
-            reply = codec.fatal(
-                codec.CONNECTION_FAILURE, "the database server closed the connection"
-            )
+        reply = b"" if session.fatal else lastwords.server_closed()
         self._end(UPSTREAM_CLOSED, "the database server closed the connection", reply)
 
     # -- endings ----------------------------------------------------------------------------
@@ -281,26 +277,19 @@ class ClientSide(protocol.Protocol):
 
     def _violated(self, error: ProtocolError) -> None:
         log.info("{peer}: {reason}", peer=self._remote()[0], reason=str(error))
-        reply = codec.fatal(codec.PROTOCOL_VIOLATION, str(error))
-        self._end(PROTOCOL_ERROR, str(error), reply)
+        self._end(PROTOCOL_ERROR, str(error), lastwords.violated(error))
 
     def _recorder_failed(self, reason: str) -> None:
-        reply = codec.fatal(
-            codec.IO_ERROR,
-            "terminating connection: the session cannot be recorded",
-            "This service requires a recording, and the recorder cannot write.",
-            "An administrator must free space or repair the connector's state directory.",
-        )
-        self._end(RECORDER_FAILED, reason, reply)
+        self._end(RECORDER_FAILED, reason, lastwords.recorder_failed())
 
     def _expired(self, seconds: float) -> None:
-        summary = f"terminating connection: a session may last {seconds:g} seconds"
-        self._end(SESSION_LIMIT, summary, codec.fatal(codec.ADMIN_SHUTDOWN, summary))
+        reason = f"a session may last {seconds:g} seconds"
+        summary = f"terminating connection: {reason}"
+        self._end(SESSION_LIMIT, summary, lastwords.ended(reason))
 
     def stop(self, reason: str) -> None:
         """End the session because the service stops."""
-        summary = f"terminating connection: {reason}"
-        self._end(STOPPED, reason, codec.fatal(codec.ADMIN_SHUTDOWN, summary))
+        self._end(STOPPED, reason, lastwords.ended(reason))
 
     def _too_slow(self) -> None:
         log.info("{peer}: no start-up within {seconds} s", peer=self._remote()[0], seconds=SECONDS)
