@@ -122,7 +122,7 @@ class Following:
         """Say where the connectors are, of which that is another place than before."""
         if self.tunnel is None or self.peering is None:
             return
-        self.peering.outside.set_servers(self.follower.stun, self.state.control.host)
+        self.peering.outside.set_servers(self.follower.stun)
         for node in self.follower.ledger.every("node", self.wall()):
             id = str(node.body["id"])
             peer = self.tunnel.device.peers.get(b64decode(node.body["public_key"]))

@@ -65,7 +65,7 @@ class DevicePaths:
 
     def moved(self, follower: Follower, nodes: Iterable[str]) -> None:
         """These nodes said something of where they are."""
-        self.peering.outside.set_servers(follower.stun, self.control.host)
+        self.peering.outside.set_servers(follower.stun)
         for node in nodes:
             path = follower.paths(node)
             peer = self.tunnel.device.peers.get(self._keys.get(node, b""))

@@ -28,10 +28,10 @@ from border0.connector.whereabouts import Whereabouts
 from border0.control.member.follower import Follower
 from border0.control.member.https import Refused
 from border0.control.member.state import MemberState
+from border0.control.member.url import parse_url
 from border0.control.push.client import backoff
 from border0.control.push.events import CommandReceived
 from border0.errors import Border0Error, ConfigError
-from border0.control.member.url import parse_url
 from border0.processes.devicepaths import DevicePaths
 from border0.processes.peering import Peering
 from border0.processes.tunnel import Tunnel
@@ -46,7 +46,8 @@ class ControlClient(MultiService):
     """The control plane's side of one connector.
 
     `config` is what it says now. The process sets `connector`, `apply` (which makes a configuration
-    the one in force) and `flush` (which sends what ended sessions still have to say), and calls `peer_by`.
+    the one in force) and `flush` (which sends what ended sessions still have to say), and it calls
+    `peer_by`.
 
     :param local: the connector's file, with its `[control]`.
     :param own_key: the connector's WireGuard public key.

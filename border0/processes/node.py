@@ -342,7 +342,7 @@ class NodeProcess(MultiService):
                 {
                     "name": entry.name,
                     "public_key": encode_key(entry.public_key),
-                    "endpoint": _place(None if peer is None else peer.endpoint),
+                    "endpoint": _place(None if peer is None else peer.source or peer.endpoint),
                     "heard_seconds": None if heard is None else round(now - heard, 3),
                     "received_bytes": 0 if peer is None else peer.rx_bytes,
                     "sent_bytes": 0 if peer is None else peer.tx_bytes,

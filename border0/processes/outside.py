@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from border0.control.stun import parse_server
 from border0.paths import address as addresses
 from border0.paths.adapters.portmap import PortMapping
 from border0.paths.candidates import (
@@ -63,7 +64,6 @@ class Outside:
         self.changed: Callable[[], object] = lambda: None
         self.servers: dict[Any, str] = {}  # as they were told, by what the socket calls them
         self._texts: list[str] = []
-        self._host = ""
         self._looking = False
         self._look_up_at = 0.0
         self._own: list[str] = []
@@ -99,11 +99,12 @@ class Outside:
 
     # STUN servers
 
-    def set_servers(self, texts: Iterable[str], host: str) -> None:
-        """Ask these `host:port` from now on; without a host it is `host`, the control plane's."""
+    def set_servers(self, texts: Iterable[str]) -> None:
+        """Ask these `HOST:PORT` from now on."""
         found = list(texts)
-        if (found, host) != (self._texts, self._host):
-            self._texts, self._host = found, host
+        if found != self._texts:
+            self._texts = found
+            self._look_up_at = 0.0
             self._look_up()
 
     def _look_up(self) -> None:
@@ -111,8 +112,7 @@ class Outside:
             return
         self._looking = True
         self._look_up_at = self.reactor.seconds() + LOOK_UP_AGAIN
-        wanted = [(text, *split(text, self._host)) for text in self._texts]
-        deferToThread(look_up, wanted).addCallbacks(self._found, self._not_found)
+        deferToThread(look_up, self._texts).addCallbacks(self._found, self._not_found)
 
     def _not_found(self, failure: Failure) -> None:
         self._looking = False
@@ -121,6 +121,9 @@ class Outside:
     def _found(self, found: list[tuple[str, str, int]]) -> None:
         self._looking = False
         if not self.udp.connected:
+            return
+        if self._look_up_at == 0.0:
+            self._look_up()  # others were named meanwhile
             return
         if not found:
             self._look_up_at = self.reactor.seconds() + LOOK_UP_RETRY
@@ -193,19 +196,14 @@ class Outside:
         return CLASSES.get(self.reflexive.nat(4, self.reactor.seconds()).kind, NAT_UNKNOWN)
 
 
-def split(text: str, host: str) -> tuple[str, int]:
-    """`HOST:PORT`, or `:PORT` at `host`; ValueError."""
-    before, _, port = text.rpartition(":")
-    return before.strip("[]") or host, int(port)
-
-
-def look_up(wanted: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
-    """(text, name, port) as (text, address, port), for each address that is not loopback."""
+def look_up(texts: Iterable[str]) -> list[tuple[str, str, int]]:
+    """(text, address, port) for each address of these `HOST:PORT` that is not loopback."""
     found = []
-    for text, name, port in wanted:
+    for text in texts:
         try:
+            name, port = parse_server(text)
             answers = socket.getaddrinfo(name, port, 0, socket.SOCK_DGRAM)
-        except OSError:
+        except (OSError, ValueError):
             continue
         for answer in answers:
             host = str(answer[4][0])

@@ -16,16 +16,19 @@ from twisted.application.service import Service
 from twisted.internet.defer import maybeDeferred
 from twisted.logger import Logger
 
-from border0.control.push.messages import PathOffer
+from border0.control.push.offer import Kind, Nat, PathOffer
 from border0.paths import address as addresses
 from border0.paths import events
 from border0.paths.address import Address
 from border0.paths.candidates import (
-    KIND_NAMES,
+    HOST,
+    MAPPED,
     NAT_BLOCKED,
     NAT_EASY,
     NAT_HARD,
     NAT_UNKNOWN,
+    REFLEXIVE,
+    STATIC,
     Candidate,
     Rules,
 )
@@ -40,13 +43,19 @@ TICK_SECONDS = 1.0
 LOOK_TICKS = 10  # how often our own addresses are looked at
 REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
 REFUSALS = 1024
-NAT_NAMES = {
+NAT_NAMES: dict[int, Nat] = {
     NAT_UNKNOWN: "unknown",
     NAT_EASY: "easy",
     NAT_HARD: "hard",
     NAT_BLOCKED: "blocked",
 }
-KINDS = {name: kind for kind, name in KIND_NAMES.items()}
+KIND_NAMES: dict[int, Kind] = {
+    HOST: "host",
+    MAPPED: "mapped",
+    REFLEXIVE: "reflexive",
+    STATIC: "static",
+}
+KINDS: dict[str, int] = {name: kind for kind, name in KIND_NAMES.items()}
 # This machine has no way there: nobody outside can make it say so.
 _NO_WAY = frozenset(
     (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EINVAL)
@@ -145,10 +154,11 @@ class Peering(Service):
         """Take a peer's path key and where it says that it may be; whether it speaks probes now."""
         now = self.reactor.seconds()
         known = self.prober.peers.get(peer.public_key)
+        hold = peer.last_handshake is not None and not self.keep if known is None else known.hold
         try:
             ways = self.prober.set_peer(
                 peer.public_key, b64decode(path.key), now, require_inner=self.require_inner,
-                hold=known is not None and known.hold,
+                hold=hold,
             )  # fmt: skip
         except ProtocolError as error:
             log.warn("{name}: its path key is of no use: {why}", name=peer.name, why=str(error))

@@ -158,6 +158,10 @@ class Follower(Service):
         """
         return self.neighbours.path(node)
 
+    def take_moved(self) -> set[str]:
+        """Which nodes told where they are since the last call."""
+        return self.neighbours.take_moved()
+
     @property
     def stun(self) -> list[str]:
         """The STUN servers to ask, `HOST:PORT`; also those of the last run."""

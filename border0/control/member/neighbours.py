@@ -23,6 +23,7 @@ class Neighbours:
         self._machine, self._contact = machine, contact
         self._seen: dict[str, Seen] = {}
         self._paths: dict[str, PathOffer] = {}
+        self._moved: set[str] = set()
 
     def endpoints(self, node: str) -> list[str]:
         """Where a node can be reached, best first: as it is now, or was when we last heard."""
@@ -47,6 +48,7 @@ class Neighbours:
         where, known = self._machine.endpoints.get(node, now), self._contact.endpoints
         if where is None or (node not in known and len(known) >= LIMIT):
             return
+        self._moved.add(node)
         known[node] = list(where)
         path = self._machine.paths.get(node, now)
         if path is None:
@@ -54,8 +56,14 @@ class Neighbours:
         else:
             self._paths[node] = path
 
+    def take_moved(self) -> set[str]:
+        """Which nodes told their endpoints since the last call."""
+        moved, self._moved = self._moved, set()
+        return moved
+
     def forget(self, node: str) -> None:
         """A node is not in the map any more."""
         self._seen.pop(node, None)
         self._paths.pop(node, None)
+        self._moved.discard(node)
         self._contact.endpoints.pop(node, None)
