@@ -28,9 +28,10 @@ class Disk:
     def save(self, *, later: bool) -> None:
         """The ledger at once: nobody is told before what counts is on the disk.
 
-        The map follows within MAP_SECONDS, one for all changes of that time: a node that dies
-        before has an older one, never the reverse, and gets what is missing when it is back.
-        `later` is false when this node is about to end. A disk that is full keeps nobody from obeying: the change is applied, and said to be lost.
+        The map follows within MAP_SECONDS, one for all changes of that time, unless this node is
+        about to end (`later` is false): a node that dies before has an older one, never the
+        reverse, and gets what is missing when it is back. A disk that is full keeps nobody from
+        obeying: the change is applied, and said to be lost.
         """
         self.failure = ""
         self._saving(lambda: self._state.save_ledger(self._ledger))

@@ -316,7 +316,7 @@ class Follower(Service):
             elif isinstance(event, CommandReceived):
                 commands.append(event)
         if fresh:
-            self.disk.save(later=self.running)
+            self.disk.save(later=bool(self.running))
         if news:
             self._touch()
             self._tell()
