@@ -174,7 +174,8 @@ class Hearing:
         if packets:
             self.counts.add(source, packets)
         path = self._roster.paths.get(source)
-        self.fallback = source
+        if path is not None or self._may_answer(source):
+            self.fallback = source
         moved = self._asking.use(now) if active else False
         if path is None:
             return self._roster.discover(source, now) is not None or moved
@@ -183,3 +184,8 @@ class Hearing:
             path.hurried = True
             return True
         return moved
+
+    def _may_answer(self, source: Endpoint) -> bool:
+        """Whether no rule forbids the place; over loopback only this machine can have sent."""
+        address = self._outlet.origin(source)
+        return address is None or self._outlet.rules.refusal(address, own=True) is None

@@ -131,15 +131,24 @@ class PathSet:
         return next(iter(self.paths), None)
 
     def handshake_destinations(self) -> list[Endpoint]:
-        """Return where handshakes go: the two best ways, or everywhere while none is known."""
-        current = self.current
-        if current is not None and current.usable:
-            others = [path for path in self.paths.values() if path.usable and path is not current]
-            best = max(others, key=lambda path: path.points, default=None)
-            return [current.endpoint] if best is None else [current.endpoint, best.endpoint]
+        """Return where handshakes go: everywhere (8 at most) while no way is known.
+
+        Then the way in use, where the peer was heard last (it may have moved, and waits for an
+        answer), and the best other way.
+        """
         fallback = self.fallback
-        places = dict.fromkeys([fallback, *self.paths] if fallback else self.paths)
-        return list(places)[:HANDSHAKE_COPIES]
+        current = self.current
+        if current is None or not current.usable:
+            places = dict.fromkeys(self.paths if fallback is None else [fallback, *self.paths])
+            return list(places)[:HANDSHAKE_COPIES]
+        others = [path for path in self.paths.values() if path.usable and path is not current]
+        best = max(others, key=lambda path: path.points, default=None)
+        endpoints = [current.endpoint]
+        if fallback is not None:
+            endpoints.append(fallback)
+        if best is not None:
+            endpoints.append(best.endpoint)
+        return list(dict.fromkeys(endpoints))
 
     # Ways come and go
 
