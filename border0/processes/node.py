@@ -29,12 +29,12 @@ from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
 from border0.node.localapi import NoAgent, Superseded
 from border0.node.lock import FileLock
-from border0.node.nodeaddress import question
-from border0.node.nodesocket import NodeSocket
-from border0.processes import logs
+from border0.node.nodeaddress import node_address, question
+from border0.processes import logs, pathverbs
 from border0.processes.client import LOCK_SECONDS, SYNC_SECONDS
 from border0.processes.clienttunnel import ClientTunnel, beside
 from border0.processes.health import Metric, health_service
+from border0.processes.localsocket import LocalSocket
 from border0.processes.memory import settle
 
 if TYPE_CHECKING:
@@ -240,9 +240,11 @@ class NodeProcess(MultiService):
         self.agent = Agent(reactor, home, file, self.tunnel, self.leave, None, STAYS)
         self.agent.setName("agent")
         self.agent.superseded = self.start_anew
-        self.socket = NodeSocket(reactor, home, self.leave)
+        everybody = os.name == "posix" and os.geteuid() == 0  # they may learn its name
+        self.socket = LocalSocket(reactor, node_address(home), "node", self.leave, everybody)
         self.socket.open["status"] = lambda request: self.brief()
         self.socket.verbs["status"] = lambda request: self.status()
+        self.socket.verbs |= pathverbs.of(self.tunnel.tunnel, home)
         self.socket.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
