@@ -26,12 +26,13 @@ from border0.node.agent import Agent
 from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
 from border0.node.localapi import Superseded
-from border0.node.nodesocket import NodeSocket
-from border0.processes import logs
+from border0.node.nodeaddress import node_address
+from border0.processes import logs, pathverbs
 from border0.processes.claim import Claim
 from border0.processes.client import SYNC_SECONDS
 from border0.processes.clienttunnel import ClientTunnel
 from border0.processes.health import Metric, health_service
+from border0.processes.localsocket import LocalSocket
 from border0.processes.memory import settle
 from border0.processes.nodeoptions import Options
 
@@ -132,9 +133,11 @@ class NodeProcess(MultiService):
         self.agent = Agent(reactor, home, file, self.tunnel, self.leave, None, STAYS)
         self.agent.setName("agent")
         self.agent.superseded = self.start_anew
-        self.socket = NodeSocket(reactor, home, self.leave)
+        everybody = os.name == "posix" and os.geteuid() == 0  # they may learn its name
+        self.socket = LocalSocket(reactor, node_address(home), "node", self.leave, everybody)
         self.socket.open["status"] = lambda request: self.brief()
         self.socket.verbs["status"] = lambda request: self.status()
+        self.socket.verbs |= pathverbs.of(self.tunnel.tunnel, home)
         self.socket.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -65,6 +66,7 @@ class Outside:
         self.servers: dict[Any, str] = {}  # as they were told, by what the socket calls them
         self._texts: list[str] = []
         self._looking = False
+        self._asked: list[Deferred[Outside]] = []
         self._look_up_at = 0.0
         self._own: list[str] = []
 
@@ -77,6 +79,9 @@ class Outside:
 
     def stop(self) -> Any:
         """Give the gateway's port back; fires when it was told, None when there was none."""
+        asked, self._asked = self._asked, []
+        for one in asked:
+            one.callback(self)
         mapping, self.mapping = self.mapping, None
         return None if mapping is None else mapping.stop()
 
@@ -139,6 +144,16 @@ class Outside:
             self.reflexive.ask(self.reactor.seconds())
             self.changed()
 
+    def ask_now(self) -> "Deferred[Outside]":
+        """Begin a round; fires with this when it is over, at once without servers."""
+        if not self.servers:
+            return succeed(self)
+        asked: Deferred[Outside] = Deferred()
+        self._asked.append(asked)
+        self.reflexive.ask(self.reactor.seconds())
+        self.reactor.callLater(0, lambda: self.send(self.reactor.seconds()))
+        return asked
+
     # The protocol
 
     def receive(self, datagram: bytes, source: Any, now: float) -> bool:
@@ -153,6 +168,10 @@ class Outside:
         datagrams = self.reflexive.take_datagrams()
         if datagrams:
             self.udp.send([(to, len(each), [each]) for to, each in datagrams])  # type: ignore[misc]
+        if not self.reflexive.asking and self._asked:
+            asked, self._asked = self._asked, []
+            for one in asked:
+                one.callback(self)
         events = self.reflexive.take_events()
         if events:
             for event in events:

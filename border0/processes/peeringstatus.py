@@ -12,7 +12,7 @@ from border0.paths import address as addresses
 from border0.paths.reflexive import FAMILIES
 from border0.paths.status import PathStatus, PeerStatus
 from border0.processes.outside import Outside
-from border0.processes.peering import NAT_NAMES, Peering
+from border0.processes.peering import NAT_NAMES
 from border0.processes.tunnel import Tunnel
 from border0.wireguard.peer import Peer
 
@@ -130,11 +130,6 @@ def stats(tunnel: Tunnel) -> dict[str, Any]:
             "answers_to_nothing": peering.outside.reflexive.dropped,
         }
     return found
-
-
-def netcheck(peering: Peering) -> dict[str, Any]:
-    """How the outside sees this process's port."""
-    return outside(peering.outside)
 
 
 def outside(found: Outside) -> dict[str, Any]:
