@@ -22,7 +22,7 @@ from border0.netstack.checksum import complement, pseudo, residue
 ECHO_REQUEST, ECHO_REPLY, UNREACHABLE = 8, 0, 3
 ECHO_REQUEST6, ECHO_REPLY6, UNREACHABLE6, TOO_BIG6 = 128, 129, 1, 2
 
-# Reasons, as the stack names them
+# Reasons, as the stack names them; LINK: it is too large for the link, and cannot be smaller
 PORT, PROHIBITED, TOO_BIG, OTHER, LINK = 1, 2, 3, 4, 5
 
 
