@@ -15,7 +15,6 @@ import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pathlib import Path
 from typing import Any
 
 from twisted.application.service import Service
