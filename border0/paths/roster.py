@@ -25,7 +25,10 @@ _NUMBERS = 65_535
 
 
 class Roster:
-    """The ways by endpoint and by number. `generation` is that of the peer's newest list."""
+    """The ways by endpoint and by number. `generation` is that of the peer's newest list.
+
+    `selector` must know which ways are gone.
+    """
 
     __slots__ = (
         "_discoveries",
@@ -39,12 +42,12 @@ class Roster:
         "selector",
     )
 
-    def __init__(self, outlet: Outlet, selector: Selector, require_inner: int) -> None:
+    def __init__(self, outlet: Outlet, require_inner: int) -> None:
         self.paths: dict[Endpoint, Path] = {}
         self.generation = 0
         self.refused = 0  # addresses that were not looked at
         self.require_inner = require_inner
-        self.selector = selector
+        self.selector = Selector()
         self._outlet = outlet
         self._numbers: dict[int, Path] = {}
         self._number = 0

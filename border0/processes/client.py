@@ -24,7 +24,7 @@ from border0.node.agent import IDLE_SECONDS, Agent
 from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
 from border0.node.lock import FileLock
-from border0.processes import logs
+from border0.processes import logs, pathverbs
 from border0.processes.clienttunnel import ClientTunnel, beside
 from border0.processes.memory import settle
 from border0.processes.steady import steady
@@ -95,6 +95,7 @@ class _Parts:
             basis = self.following.config()
         self.tunnel = ClientTunnel(reactor, basis)
         self.agent = Agent(reactor, home, config_file, self.tunnel, _leave(reactor), idle)
+        self.agent.verbs = pathverbs.of(self.tunnel.tunnel, home)
         self.failed = False
         self.tunnel.start()
 

@@ -71,6 +71,7 @@ class ClientTunnel:
             self.private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=MTU
         )
         self.local: frozenset[bytes] = frozenset()
+        self.require_inner = 0  # bytes of packets that a way shall carry; 1,280 with an interface
         self.stack = Stack(
             mtu=MTU,
             random_bytes=os.urandom,
@@ -157,7 +158,7 @@ class ClientTunnel:
         wanted = {one.public_key: one for one in config.connectors}
         for key in list(self.device.peers):
             if not _same(before.get(key), wanted.get(key), config.followed):
-                self.device.remove_peer(key)
+                self.tunnel.remove_peer(key)
         for key, connector in wanted.items():
             known = self.device.peers.get(key)
             if known is not None:
@@ -195,7 +196,7 @@ class ClientTunnel:
         if self.config.followed and self.tunnel.port:
             for connector in self.config.connectors:
                 peer = self.device.peers.get(connector.public_key)
-                if peer is not None:
+                if peer is not None and peer.roams:
                     peer.look_at(places(self.tunnel.udp, connector.endpoints))
 
     def _route(self) -> None:
@@ -227,6 +228,8 @@ class ClientTunnel:
         elif isinstance(event, HandshakeGaveUp):
             self.choice.gave_up(event.peer.name)
         elif isinstance(event, HandshakeCompleted):
+            if self.tunnel.peering is not None:
+                self.tunnel.peering.hold(event.peer)
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.callback(None)
@@ -417,6 +420,9 @@ class ClientTunnel:
         for connector in target.connectors:
             peer = self.device.peers.get(connector.public_key)
             if peer is None:
+                continue
+            if not peer.roams:
+                found_one = True  # its ways are looked for as soon as something waits
                 continue
             heard = peer.last_authenticated
             if heard is None or self.reactor.seconds() - heard > FRESH_SECONDS:

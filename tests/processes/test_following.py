@@ -123,7 +123,7 @@ class Following(Stage):
         self.people()
         process = await self.started()
         names = [child.name for child in process]
-        self.assertEqual(names, ["audit", "policy", "tunnel", "dns", "proxies", "control-client"])
+        self.assertEqual(names, ["audit", "policy", "tunnel", "dns", "proxies", "paths", "control-client"])
         body = self.plane.joins[0]
         self.assertEqual(base64.b64decode(body["wireguard_key"]), process.device.public_key)
         self.assertTrue(body["ssh_host_key"].startswith("ssh-ed25519 "))
