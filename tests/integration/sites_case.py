@@ -25,6 +25,7 @@ from tests.support.sites import SERVER, Path_, Sites
 SOON = 30.0  # seconds for what should take two, on a busy machine
 LATER = 90.0
 TEN_MEGABYTES = 10_000_000
+KERNEL = "kernel"
 _CALM: dict[str, Any] = {
     "delay": 0.0,
     "jitter": 0.0,
@@ -45,7 +46,6 @@ class _Current:
 
     key: object = None
     sites: Sites | None = None
-    used = False
 
     @classmethod
     def end(cls) -> None:
@@ -93,28 +93,35 @@ class SitesCase(SynchronousTestCase):
 
     def at(
         self,
-        topology: dict[str, Any] | Callable[[], KernelSites],
+        topology: dict[str, Any] | str,
         address: str = SERVER,
         *,
+        kinds: tuple[str, str] | None = None,
         swapped: bool = False,
     ) -> Sites:
-        """The machines in this network, at rest."""
+        """The machines in this network (KERNEL: gateways of the real one), at rest.
+
+        :param kinds: what gateways A and B are; they have just been switched on.
+        """
         key = (repr(topology), address, swapped)
-        if _Current.key != key:
+        fresh = _Current.key != key
+        if fresh:
             _Current.end()
-            network = NatBox(topology) if isinstance(topology, dict) else topology()
+            network: NatBox | KernelSites
+            network = KernelSites() if isinstance(topology, str) else NatBox(topology)
             try:
+                self._kinds(network, kinds)
                 sites = Sites(network, address, swapped=swapped).start()
             except BaseException:
                 network.close()
                 raise
-            _Current.key, _Current.sites, _Current.used = key, sites, False
+            _Current.key, _Current.sites = key, sites
         assert _Current.sites is not None
         self.sites = _Current.sites
-        if _Current.used:
+        if not fresh:
             self.calm()
+            self._kinds(self.sites.network, kinds)
             self.sites.restart()
-        _Current.used = True
         return self.sites
 
     def calm(self) -> None:
@@ -124,14 +131,14 @@ class SitesCase(SynchronousTestCase):
             for name in (*box.topology.get("nats", ()), *box.topology["hosts"]):
                 box.command(link=name, **{**_CALM, **box.topology.get("links", {}).get(name, {})})
 
-    def gateways(self, kind_a: str, kind_b: str) -> None:
-        """Make the gateways others, that have just been switched on, and the machines too."""
-        for name, kind in (("A", kind_a), ("B", kind_b)):
-            if isinstance(self.sites.network, NatBox):
-                self.sites.box.command(nat=name, flush=True, **gateway(kind))
+    @staticmethod
+    def _kinds(network: NatBox | KernelSites, kinds: tuple[str, str] | None) -> None:
+        for name, kind in zip("AB", kinds or (), strict=False):
+            if isinstance(network, NatBox):
+                ext = network.topology["nats"][name]["ext"]
+                network.command(nat=name, ext=ext, **gateway(kind))
             else:
-                self.sites.network.kind(name, kind)
-        self.sites.restart()
+                network.kind(name, kind)
 
     # Paths
 

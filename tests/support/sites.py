@@ -298,21 +298,33 @@ class Sites:
 
     def path(self) -> Path_ | None:
         """The way in use (`method`, `address`, …), None while there is none that answers."""
-        for one in self.paths():
-            if one["active"] and one["state"] == "valid":
-                return one
-        return None
+        return _in_use(self.peer())
 
     def wait_path(self, wanted: Callable[[Path_], object], seconds: float, what: str = "") -> Path_:
         """Wait until the way in use is a wanted one; return it."""
+        found: list[Path_ | None] = []
+
+        def there(peer: dict[str, Any]) -> bool:
+            found[:] = [_in_use(peer)]
+            return found[0] is not None and bool(wanted(found[0]))
+
+        self.wait_peer(there, seconds, f"a path {what}")
+        assert found[0] is not None
+        return found[0]
+
+    def wait_peer(
+        self, wanted: Callable[[dict[str, Any]], object], seconds: float, what: str
+    ) -> dict[str, Any]:
+        """Wait until what the device knows of the connector is as wanted; return it."""
         deadline = time.monotonic() + seconds
         while True:
-            found = self.path()
-            if found is not None and wanted(found):
-                return found
+            peer = self.peer()
+            if peer and wanted(peer):
+                return peer
             if time.monotonic() > deadline:
-                shown = json.dumps(self.peer(), indent=1)
-                raise AssertionError(f"not within {seconds:g} s: a path {what}\n{shown}")
+                raise AssertionError(
+                    f"not within {seconds:g} s: {what}\n{json.dumps(peer, indent=1)}"
+                )
             time.sleep(0.1)
 
     # Work
@@ -348,3 +360,11 @@ class Sites:
         with contextlib.suppress(Border0Error, OSError, AttributeError):
             found.append("--- peers\n" + json.dumps(self.debug_peers(), indent=1))
         return "\n".join(found)
+
+
+def _in_use(peer: dict[str, Any]) -> Path_ | None:
+    for one in peer.get("connections", ()):
+        if one["active"] and one["state"] == "valid":
+            found: Path_ = one
+            return found
+    return None
