@@ -39,7 +39,9 @@ def question(home: Path, verb: str, **more: Any) -> dict[str, Any]:
 
 def connector_address(state_dir: Path) -> LocalAddress:
     """Where the connector with this state folder listens."""
-    return LocalAddress(state_dir, name=CONNECTOR_NAME)
+    address = LocalAddress(state_dir, name=CONNECTOR_NAME)
+    address.advice = "ask as that user, or with sudo"
+    return address
 
 
 def inquire(address: LocalAddress, verb: str, **more: Any) -> dict[str, Any]:

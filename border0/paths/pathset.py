@@ -117,14 +117,18 @@ class PathSet:
         """Where the newest authenticated WireGuard message came from."""
         return self._hearing.fallback
 
+    @fallback.setter
+    def fallback(self, place: Endpoint) -> None:
+        self._hearing.fallback = place
+
     def mode(self, now: float) -> int:
         """Return how much the peer is used: ACTIVE, IDLE or COLD of `cadence`."""
         return self._asking.mode(now)
 
     def destination(self) -> Endpoint | None:
-        """Return where data goes: the path in use, before the first what WireGuard would take."""
+        """Return where data goes: the path in use, while none answers what WireGuard would take."""
         current = self.current
-        if current is not None:
+        if current is not None and (current.usable or self.fallback is None):
             return current.endpoint
         if self.fallback is not None:
             return self.fallback

@@ -115,7 +115,7 @@ class Following:
             Rules((str(each) for each in inside), control.is_loopback),
             require_inner=tunnel.require_inner,
         )
-        peering.publish = self.follower.report
+        peering.publish(self.follower.report)
         return peering
 
     def _offer(self) -> None:

@@ -56,7 +56,7 @@ class DevicePaths:
 
     def applied(self, follower: Follower) -> None:
         """The configuration is in force: its devices are WireGuard's peers now."""
-        self.peering.publish = follower.report
+        self.peering.publish(follower.report)
         if self._prefixes() != self._inside:
             self._inside = self._prefixes()
             self.peering.prober.set_rules(self._rules())

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 32442
 STAYS = "a node keeps this tunnel open: border0 node stop ends it"
 
+LEAST_IPV6 = 1280  # bytes of packets that programs of this machine may count on
+
 log = Logger(namespace="border0.node")
 
 
@@ -124,6 +126,8 @@ class NodeProcess(MultiService):
             self.interface = nodeinterface.NodeInterface(
                 reactor, interface, self.tunnel, os.urandom, resolver
             )
+            self.interface.path_mtu = self.tunnel.tunnel.path_mtu
+            self.tunnel.require_inner = LEAST_IPV6
             self.interface.prepare()
             self.interface.lost = self.leave
             self.interface.setServiceParent(self)

@@ -65,7 +65,7 @@ log = Logger(namespace="border0.paths")
 
 
 class Peering(Service):
-    """One tunnel's ways. Set `publish`, which tells the control plane where we are.
+    """One tunnel's ways.
 
     :param keep: whether we shall be found although no peer is in use (a connector).
     :param require_inner: bytes of inner packets that shall pass; 1,280 with an interface, else 0.
@@ -91,17 +91,16 @@ class Peering(Service):
             private_key, random_bytes=os.urandom, resolve=self._resolve, rules=rules,
             ceiling=ceiling,
         )  # fmt: skip
-        self.publish: Callable[[list[str], PathOffer], object] = lambda endpoints, path: None
-        # Hears that packets of this size at most reach a peer now (None: of any size).
-        self.inner_mtu_changed: Callable[[Peer, int], object] = lambda peer, size: None
+        self._publish: Callable[[list[str], PathOffer], object] = lambda endpoints, path: None
         self._timer: Any = None
         self._timer_at = 0.0
         self._ticking: Any = None
         self._ticks = 0
         self._sleep = SleepWatch(reactor.seconds(), time.time())
         self._refusals: dict[Any, float] = {}
-        self._sent = self._flushing = False
+        self._flushing = False
         tunnel.peering = self
+        tunnel.stack.path_mtu = tunnel.path_mtu
         tunnel.device.heard = self._heard
         tunnel.udp.refused = self._refused
         outside.changed = self._own_changed
@@ -113,6 +112,7 @@ class Peering(Service):
         super().startService()
         self.outside.start()
         self._own_changed()
+        self._tell()
         self._tick()
 
     def stopService(self) -> Any:
@@ -197,21 +197,28 @@ class Peering(Service):
 
     # Ourselves
 
+    def publish(self, publish: Callable[[list[str], PathOffer], object]) -> None:
+        """Tell where we are, now and whenever it changes."""
+        if publish != self._publish:
+            self._publish = publish
+            if self.running:
+                self._tell()
+
     def _own_changed(self) -> None:
-        candidates = self.outside.candidates()
-        nat = self.outside.nat()
-        if self.prober.set_own(candidates, nat) or not self._sent:
-            self._sent = True
-            kept = candidates[:16]
-            self.publish(
-                [addresses.text(where) for _, where in kept],
-                PathOffer(
-                    key=b64encode(self.prober.path_key).decode(),
-                    generation=max(1, self.prober.generation),
-                    nat=NAT_NAMES[nat],
-                    kinds=[KIND_NAMES[kind] for kind, _ in kept],
-                ),
-            )
+        if self.prober.set_own(self.outside.candidates(), self.outside.nat()) and self.running:
+            self._tell()
+
+    def _tell(self) -> None:
+        candidates = self.outside.candidates()[:16]
+        self._publish(
+            [addresses.text(where) for _, where in candidates],
+            PathOffer(
+                key=b64encode(self.prober.path_key).decode(),
+                generation=max(1, self.prober.generation),
+                nat=NAT_NAMES[self.outside.nat()],
+                kinds=[KIND_NAMES[kind] for kind, _ in candidates],
+            ),
+        )
 
     # Datagrams
 
@@ -289,7 +296,7 @@ class Peering(Service):
                      last=event.last)  # fmt: skip
         elif isinstance(event, events.InnerMtuChanged):
             log.debug("{name}: packets of {size} bytes fit", name=peer.name, size=event.inner_mtu)
-            self.inner_mtu_changed(peer, event.inner_mtu)
+            self.tunnel.path_changed(peer, event.inner_mtu)
         elif isinstance(event, events.DataBlocked):
             # New keys are new indices: what remembers old ones on the way may let these pass.
             self.reactor.callLater(0, self._call, peer.public_key)

@@ -75,6 +75,7 @@ class Tunnel(Service):
         self.endpoints = endpoints
         self.driver = StackDriver(stack, reactor, self._transmit)
         self.udp = BatchPort(reactor, listen_port, self._received, self._other, interface)
+        self.mtu = stack.mtu
         self.peering: Peering | None = None  # chooses ways, and takes what is no WireGuard
         # Whose connections a peer holds: a device's own addresses, a connector's services.
         self.flows_of: Callable[[Peer], Iterable[bytes]] = _own_addresses
@@ -143,6 +144,17 @@ class Tunnel(Service):
     def _other(self, data: bytes, source: Any) -> None:
         if self.peering is not None:
             self.peering.receive(data, source, self.reactor.seconds())
+
+    def path_mtu(self, address: bytes) -> int:
+        """The largest packet that reaches a packed inner address now, in bytes."""
+        peer = self.device.owner(address)
+        size = None if peer is None or self.peering is None else self.peering.inner_mtu(peer)
+        return self.mtu if size is None else min(size, self.mtu)
+
+    def path_changed(self, peer: Peer, size: int) -> None:
+        """Another size fits the way to a peer: its connections follow."""
+        for address in self.flows_of(peer):
+            self.driver.path_changed(address, min(size, self.mtu))
 
     def remove_peer(self, public_key: bytes) -> None:
         """Forget a peer, its keys and the ways to it."""

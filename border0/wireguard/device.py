@@ -136,6 +136,10 @@ class Device:
         """Replace the prefixes of a peer; ValueError for a malformed one."""
         self._allowed.replace(peer, allowed_ips)
 
+    def owner(self, address: bytes) -> Peer | None:
+        """Return the peer to which a packed inner address belongs."""
+        return self._allowed.lookup(address)
+
     def start_handshake(self, peer: Peer, now: float) -> None:
         """Ask for a new session although nothing waits to be sent."""
         self._want_session(peer, now)

@@ -78,6 +78,7 @@ class Plane:
         self.chain: list[Statement] = [self.org.signers]
         self.answers: list[tuple[str, str, bool, str]] = []
         self.statuses: list[Any] = []
+        self.stun: list[str] = []  # what a welcome names
         self.org.revision += 1  # that of the first head
         self.state = State(self.org.revision, self.held())
         self.port: Any = None
@@ -97,6 +98,7 @@ class Plane:
             lambda node: [other for other in self.hub.sessions if other != node],
             ChangeLog(self.state.revision),
             random_bytes=os.urandom,
+            stun=self.stun,
         )
         self.hub.answered = lambda *answer: self.answers.append(answer)
         self.driver = HubDriver(self.hub, reactor)

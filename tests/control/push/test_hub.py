@@ -285,7 +285,7 @@ class Hubs(SynchronousTestCase):
         self.assertEqual(held.generation, 1, "the last writer wins, whatever it counts")
 
     def test_the_longest_facts_of_many_nodes_fit_into_frames(self) -> None:
-        names = [f"n{number:063}" for number in range(600)]
+        names = [f"n{number:063}" for number in range(300)]
         self.server.change({("node", name): body(4) for name in names}, self.now)
         quotes = ['"' * 128] * wire.MAX_FACTS
         path = PathOffer(KEY, 2**32 - 1, "blocked", ["reflexive"] * 16)
