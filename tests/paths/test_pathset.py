@@ -220,7 +220,6 @@ class RoamingTests(SynchronousTestCase):
         left.prober.send_failed(world.ways[0].ends[1], world.now, certain=True)
         self.assertEqual(world.using(), 1)
 
-
     def test_a_way_that_cannot_be_sent_to_is_not_asked_more_often_for_it(self) -> None:
         def probes(failing: bool) -> int:
             world = met(0.01, 0.03)
