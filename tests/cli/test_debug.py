@@ -25,8 +25,10 @@ UDP4: dict[str, Any] = {
     "rtt": 0.0123, "loss": 0.0, "mtu": 1452, "score": 88.61234, "active": True,
     "last_probe": NOW - 3.2, "held_seconds": 0.0,
 }  # fmt: skip
-UDP6 = {**UDP4, "method": "udp6", "address": "[2001:db8::1]:32442", "kind": "host", "active": False,
-        "rtt": 0.0307, "loss": 0.125, "mtu": None, "score": 20.5, "last_probe": NOW - 125}  # fmt: skip
+UDP6 = {
+    **UDP4, "method": "udp6", "address": "[2001:db8::1]:32442", "kind": "host", "active": False,
+    "rtt": 0.0307, "loss": 0.125, "mtu": None, "score": 20.5, "last_probe": NOW - 125,
+}  # fmt: skip
 UNTRIED = {**UDP4, "method": "udp6 (roaming)", "address": LONG, "kind": "peer-reflexive",
            "state": "untried", "rtt": None, "loss": 0.0, "mtu": None, "score": 0.0, "active": False,
            "last_probe": None, "held_seconds": 12.4}  # fmt: skip
@@ -85,7 +87,8 @@ class Peers(Case):
                 "  N/A                  N/A               N/A     N/A   N/A      N/A  N/A",
                 "  a stock WireGuard peer: it speaks no probes",
                 "lab    -             -",
-                "  192.0.2.1:32442      udp4            12 ms   0.00%  1452  88.6123  3s ago        *",
+                "  192.0.2.1:32442      udp4            12 ms   0.00%  1452  88.6123  3s ago      "
+                "  *",
                 "  [2001:db8::1]:32442  udp6            31 ms  12.50%     -  20.5000  2m5s ago",
                 f"  {LONG}",
                 "                       udp6 (roaming)      -   0.00%     -   0.0000  -",
@@ -247,8 +250,9 @@ class Watch(Case):
         return done.lines
 
     def test_a_line_for_each_change(self) -> None:
-        again = moved(AFTER, switches=4, last_switch=NOW + 3, last_reason="udp4 x loses 30.0 %",
-                      connections=[{**UDP4, "active": False}, {**UDP6, "active": True}])  # fmt: skip
+        back = BEFORE["peers"][0]["connections"]
+        why = "udp4 x loses 30.0 %"
+        again = moved(AFTER, switches=4, last_switch=NOW + 3, last_reason=why, connections=back)
         gone = {"now": NOW + 6, "peers": [STOCK]}
         self.node(debug_peers=[BEFORE, BEFORE, AFTER, AFTER, again, gone])
         self.assertEqual(
