@@ -53,8 +53,8 @@ class OfAProcess(Case):
                 "UDP port:     32442",
                 "addresses:    192.168.1.5, 2001:db8:1::5",
                 "IPv4:         easy; seen as 203.0.113.7:32442; mapping endpoint-independent; "
-                "port kept (all",
-                "              servers see one address: peers get through by both sending first)",
+                "port kept (all servers",
+                "              see one address: peers get through by both sending first)",
                 "IPv6:         not asked: no server, or no way to one",
                 "port mapping: 203.0.113.7:32442 by pcp",
                 "gateway:      192.168.1.1",
