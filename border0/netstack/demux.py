@@ -12,12 +12,10 @@ from border0.netstack.checksum import pseudo, residue
 from border0.netstack.errors import ProtocolError
 from border0.netstack.ratelimit import TokenBucket
 from border0.netstack.reassembly import Reassembler
-from border0.netstack.tcp import arrival, handshake, recovery, segment
+from border0.netstack.tcp import arrival, handshake, segment, sizing
 from border0.netstack.tcp.connection import Connection
 from border0.netstack.tcp.flows import Flows
-from border0.netstack.tcp.tcb import ACK, ESTABLISHED, M32, RST, SYN, SYN_SENT, Tcb
-
-_MIN_MTU_4, _MIN_MTU_6 = 576, 1280
+from border0.netstack.tcp.tcb import ACK, ESTABLISHED, M32, RST, SYN, SYN_SENT
 
 
 class Demultiplexer:
@@ -88,14 +86,16 @@ class Demultiplexer:
     def _refuse(self, datagram: ip.Datagram, reason: int) -> None:
         flows = self._flows
         flows.counters.prohibited += 1
-        body = icmp.error(datagram, reason)
+        room = flows.paths.tunnel(datagram.source, flows.limits.mtu)
+        body = icmp.error(datagram, reason, room)
         if body is not None and self._errors.allow(flows.now):
             self.send(datagram.destination, datagram.source, _icmp_protocol(datagram.source), body)
 
     def send(self, source: bytes, destination: bytes, protocol: int, payload: bytes) -> None:
         """Queue a payload as one packet or as fragments."""
         flows = self._flows
-        mtu = flows.limits.mtu
+        paths = flows.paths
+        mtu = paths.sending(destination, paths.tunnel(destination, flows.limits.mtu))
         ident = 0
         if len(payload) + 40 > mtu:
             ident = int.from_bytes(self.random_bytes(4), "big")
@@ -121,29 +121,41 @@ class Demultiplexer:
             self.send(datagram.destination, datagram.source, _icmp_protocol(datagram.source), reply)
             return
         report = icmp.parse_error(datagram)
-        if report is not None and report.protocol == ip.TCP:
-            self._tcp_error(report)
+        if report is not None and not self._error(report, datagram.source):
+            self._flows.counters.errors_ignored += 1
 
-    def _tcp_error(self, report: icmp.Report) -> None:
+    def _error(self, report: icmp.Report, reporter: bytes) -> bool:
+        """Act on an ICMP error; False: it changes nothing."""
         flows = self._flows
+        if report.protocol != ip.TCP:
+            # A reply of ours that keeps no state: only its destination itself is believed.
+            proven = reporter == report.destination and self._is_local(report.source)
+            return proven and report.reason == icmp.TOO_BIG and self._too_big(report)
         key = report.destination + report.source + report.transport[2:4] + report.transport[0:2]
         tcb = flows.table.get(key)
         if tcb is None:
-            return
+            return False
         # Only an error that quotes a number in flight is believed (RFC 5927 §4.1).
         number = int.from_bytes(report.transport[4:8], "big")
         if (number - tcb.snd_una) & M32 >= tcb.snd_nxt - tcb.snd_una:
-            return
+            return False
         if report.reason == icmp.TOO_BIG:
-            floor = _MIN_MTU_4 if len(report.source) == 4 else _MIN_MTU_6
-            self._path_mtu(tcb, max(floor, report.mtu))
-        elif tcb.state == SYN_SENT and report.reason in (icmp.PORT, icmp.PROHIBITED):
+            return tcb.state >= ESTABLISHED and self._too_big(report)
+        if tcb.state == SYN_SENT and report.reason in (icmp.PORT, icmp.PROHIBITED):
             flows.drop(tcb, "unreachable")
+            return True
+        return False
 
-    def _path_mtu(self, tcb: Tcb, mtu: int) -> None:
-        overhead = (40 if len(tcb.local[0]) == 4 else 60) + (12 if tcb.timestamps_on else 0)
-        if tcb.state >= ESTABLISHED and mtu - overhead < tcb.mss:
-            recovery.shrink(self._flows, tcb, mtu - overhead)
+    def _too_big(self, report: icmp.Report) -> bool:
+        flows, address = self._flows, report.destination
+        before = flows.paths.sending(address, flows.limits.mtu)
+        mtu = flows.paths.learn(address, report.mtu, before, flows.now)
+        if mtu is None:
+            return False
+        flows.counters.packets_too_big += 1
+        if mtu < before:
+            sizing.learned(flows, frozenset((address,)))
+        return True
 
     def _tcp(self, datagram: ip.Datagram) -> None:
         flows = self._flows
@@ -204,7 +216,7 @@ class Demultiplexer:
         floor: int | None,
     ) -> bool:
         flows = self._flows
-        connection = Connection(flows, key, (local, local_port), (remote, remote_port), 536)
+        connection = Connection(flows, key, (local, local_port), (remote, remote_port))
         options = segment.parse_options(body[20 : (body[12] >> 4) << 2])
         number = int.from_bytes(body[4:8], "big")
         window = (body[14] << 8) | body[15]

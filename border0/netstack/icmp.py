@@ -22,8 +22,8 @@ from border0.netstack.checksum import complement, pseudo, residue
 ECHO_REQUEST, ECHO_REPLY, UNREACHABLE = 8, 0, 3
 ECHO_REQUEST6, ECHO_REPLY6, UNREACHABLE6, TOO_BIG6 = 128, 129, 1, 2
 
-# Reasons, as the stack names them
-PORT, PROHIBITED, TOO_BIG, OTHER = 1, 2, 3, 4
+# Reasons, as the stack names them; LINK: it is too large for the link, and cannot be smaller
+PORT, PROHIBITED, TOO_BIG, OTHER, LINK = 1, 2, 3, 4, 5
 
 
 class Report:
@@ -81,22 +81,27 @@ def echo_reply(datagram: ip.Datagram) -> bytes | None:
     return _seal(bytes((answer, 0, 0, 0)) + body[4:], datagram.destination, datagram.source)
 
 
-def error(datagram: ip.Datagram, reason: int) -> bytes | None:
-    """Return the ICMP error about a received packet (None if it must not be answered)."""
+def error(datagram: ip.Datagram, reason: int, room: int = 1280) -> bytes | None:
+    """Return the ICMP error about a received packet (None if it must not be answered).
+
+    It fits a packet of `room` bytes: the start of the packet in question is cut to that.
+    """
     if len(datagram.source) == 4:
         if datagram.protocol == ip.ICMP and datagram.payload[:1] not in (b"\x08",):
             return None
         if datagram.destination[0] >= 224 or not any(datagram.source):
             return None
-        code = 3 if reason == PORT else 13
-        body = struct.pack(">BBHI", UNREACHABLE, code, 0, 0) + datagram.packet[:548]
+        code = {PORT: 3, LINK: 1}.get(reason, 13)
+        quoted = datagram.packet[: min(room, 576) - 28]
+        body = struct.pack(">BBHI", UNREACHABLE, code, 0, 0) + quoted
     else:
         if datagram.protocol == ip.ICMPV6 and not (datagram.payload and datagram.payload[0] & 0x80):
             return None
         if datagram.destination[0] == 255 or datagram.source[0] == 255 or not any(datagram.source):
             return None
-        code = 4 if reason == PORT else 1
-        body = struct.pack(">BBHI", UNREACHABLE6, code, 0, 0) + datagram.packet[:1232]
+        code = {PORT: 4, LINK: 3}.get(reason, 1)
+        quoted = datagram.packet[: min(room, 1280) - 48]
+        body = struct.pack(">BBHI", UNREACHABLE6, code, 0, 0) + quoted
     return _seal(body, datagram.destination, datagram.source)
 
 

@@ -11,23 +11,13 @@ from collections.abc import Callable
 from border0.netstack import ip, udp
 from border0.netstack.checksum import residue
 from border0.netstack.demux import Demultiplexer
-from border0.netstack.tcp import arrival, handshake, isn, sender, timers
+from border0.netstack.pathmtu import bounded
+from border0.netstack.tcp import arrival, handshake, isn, sender, sizing, timers
 from border0.netstack.tcp.connection import Connection
 from border0.netstack.tcp.flows import Counters, Flows, Limits
-from border0.netstack.tcp.receiver import after_in_order, hold
-from border0.netstack.tcp.tcb import (
-    CLOSED,
-    HALF,
-    M32,
-    TELL_CLOSED,
-    TELL_DATA,
-    TELL_DRAIN,
-    TELL_EOF,
-    TELL_ESTABLISHED,
-    Address,
-    Tcb,
-    ignore,
-)
+from border0.netstack.tcp.receiver import after_in_order
+from border0.netstack.tcp.tcb import CLOSED, HALF, M32, TELL_DATA, Address, Tcb
+from border0.netstack.tcp.telling import tell
 
 # version/IHL, total, fragment, protocol | sequence, ACK, length and flags, window | TS option
 _parse4 = struct.Struct(">BxHxxHxB14xIIHH4xIII").unpack_from
@@ -47,6 +37,12 @@ class Stack:
     SYNs are dropped, windows and flights are small, and what arrives for a paused application is
     dropped unacknowledged. `mtu` and
     `receive_window` are bytes. All times are seconds monotonic.
+
+    `path_mtu(address)` says how large a packet the tunnel carries to a packed remote address (as
+    much as it carries back): asked when a connection begins, for the MSS that is offered and the
+    segments that are sent, and for each datagram that is no TCP, which is fragmented to it. Its
+    answers count as at least 296 and at most `mtu`; it must not raise. What existing connections
+    are to follow is told by `path_changed`.
     """
 
     __slots__ = ("_demux", "_flows", "_verify", "on_error")
@@ -63,12 +59,14 @@ class Stack:
         max_connections: int = 16384,
         memory: int = 256 << 20,
         on_error: Callable[[Connection | None, Exception], None] | None = None,
+        path_mtu: Callable[[bytes], int] | None = None,
     ) -> None:
         if not 576 <= mtu <= 65535:
             raise ValueError(f"mtu {mtu}")
         if not 4096 <= receive_window <= 16 << 20:
             raise ValueError(f"receive_window {receive_window}")
         self._flows = Flows(Limits(mtu, receive_window, max_connections, memory))
+        self._flows.paths.ask = path_mtu
         self._verify = verify_checksums
         self._demux = Demultiplexer(self._flows, random_bytes, is_local, accept, verify_checksums)
         self.on_error = on_error
@@ -81,6 +79,20 @@ class Stack:
     @wake.setter
     def wake(self, value: Callable[[], None]) -> None:
         self._flows.wake = value
+
+    @property
+    def mtu(self) -> int:
+        """The largest packet of all, in bytes."""
+        return self._flows.limits.mtu
+
+    @property
+    def path_mtu(self) -> Callable[[bytes], int] | None:
+        """Who is asked what the tunnel carries; may be set at any time."""
+        return self._flows.paths.ask
+
+    @path_mtu.setter
+    def path_mtu(self, value: Callable[[bytes], int] | None) -> None:
+        self._flows.paths.ask = value
 
     @property
     def counters(self) -> Counters:
@@ -245,9 +257,10 @@ class Stack:
     def next_deadline(self) -> float | None:
         """Return when `expire` is due, None if nothing waits."""
         first = self._flows.deadlines.next_deadline()
-        second = self._demux.reassembler.next_deadline()
-        if first is None or (second is not None and second < first):
-            return second
+        for other in (self._demux.reassembler, self._flows.paths):
+            second = other.next_deadline()
+            if first is None or (second is not None and second < first):
+                first = second
         return first
 
     def expire(self, now: float) -> None:
@@ -259,6 +272,9 @@ class Stack:
             if tcb.state != CLOSED:
                 timers.expire(flows, tcb)
         self._demux.reassembler.expire(now)
+        forgotten = flows.paths.expire(now)
+        if forgotten:
+            sizing.learned(flows, frozenset(forgotten))
         self._deliver()
         self._settle()
 
@@ -277,8 +293,7 @@ class Stack:
         known = flows.table.get(key)
         if known is not None:
             flows.drop(known, None)
-        mss = flows.limits.mtu - (40 if len(local[0]) == 4 else 60)
-        connection = Connection(flows, key, local, remote, mss)
+        connection = Connection(flows, key, local, remote)
         handshake.open_active(flows, connection, self._demux.secret)
         return connection
 
@@ -298,6 +313,17 @@ class Stack:
                 if key not in table or (allowed is None and key in waits):
                     return (local[0], port), key
         raise ValueError("no free local port")
+
+    def path_changed(self, address: bytes, mtu: int, now: float) -> None:
+        """Have the connections to a packed address follow a tunnel that now carries `mtu` bytes.
+
+        Smaller: at once, and what is outstanding is sent again in the new size. Larger: as far as
+        the peer's MSS option, the stack's own MTU and what ICMP said within ten minutes allow.
+        `mtu` counts within the bounds of `path_mtu`.
+        """
+        flows = self._flows
+        flows.now = now
+        sizing.path_changed(flows, address, bounded(mtu, flows.limits.mtu))
 
     def probe(self, remote_address: bytes, now: float) -> None:
         """Ask every peer flow of `remote_address` for a sign of life; silent ones end in 15 s."""
@@ -331,7 +357,7 @@ class Stack:
             for tcb in batch:
                 events, tcb.events = tcb.events, 0
                 try:
-                    _tell(tcb, events)
+                    tell(tcb, events)
                 except Exception as error:
                     assert isinstance(tcb, Connection)
                     tcb.abort("application error")
@@ -348,43 +374,3 @@ class Stack:
         for tcb, error in failures:
             assert tcb is None or isinstance(tcb, Connection)
             self.on_error(tcb, error)
-
-
-def _tell(tcb: Tcb, events: int) -> None:
-    if tcb.orphan:
-        return
-    if events & TELL_ESTABLISHED:
-        tcb.on_established()
-    if events & TELL_DATA:
-        chunks = tcb.incoming
-        if chunks:
-            tcb.incoming = []
-            chunk = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            if tcb.paused or tcb.held:
-                hold(tcb, chunk)
-                chunk = b""
-        else:
-            chunk = b""
-        if tcb.held and not tcb.paused:
-            chunk = b"".join(tcb.held)
-            tcb.held = []
-            tcb.held_bytes = 0
-        if chunk and not tcb.discard:
-            tcb.take(chunk)
-    if events & TELL_EOF:
-        if tcb.paused:
-            tcb.deferred |= TELL_EOF
-        else:
-            tcb.on_eof()
-    if events & TELL_DRAIN and tcb.state != CLOSED:
-        tcb.on_drain()
-    if events & TELL_CLOSED and not tcb.orphan:
-        if tcb.paused and tcb.deferred and tcb.reason is None:
-            tcb.deferred |= TELL_CLOSED
-            return
-        tcb.orphan = True
-        tcb.held.clear()
-        tcb.held_bytes = 0
-        closed = tcb.on_closed
-        tcb.take = tcb.on_established = tcb.on_eof = tcb.on_drain = tcb.on_closed = ignore
-        closed(tcb.reason)

@@ -9,7 +9,9 @@ header at 6, destination at 24, payload at 40. TCP flags at 13 of its header. Fr
 extension headers and everything else are no part of this and are dropped.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
+
+from border0.netstack.clamp import clamp
 
 _TCP, _ICMP, _ICMPV6 = 6, 1, 58
 _SYN, _ACK = 0x02, 0x10
@@ -19,8 +21,15 @@ _ICMP_KINDS = frozenset((0, 3, 11, 12))
 _ICMPV6_KINDS = frozenset((1, 2, 3, 4, 129))
 
 
-def admit(packets: list[bytes], local: Container[bytes]) -> list[bytes]:
-    """Those that may go to this machine's programs; `local` has its packed addresses."""
+def admit(
+    packets: list[bytes],
+    local: Container[bytes],
+    path_mtu: Callable[[bytes], int] | None = None,
+) -> list[bytes]:
+    """Those that may go to this machine's programs; `local` has its packed addresses.
+
+    A SYN-ACK offers no more than fits the way back to where it comes from (`path_mtu`, bytes).
+    """
     found = []
     for packet in packets:
         size = len(packet)
@@ -39,7 +48,13 @@ def admit(packets: list[bytes], local: Container[bytes]) -> list[bytes]:
         else:
             continue
         if protocol == _TCP:
-            if size >= start + 20 and packet[start + 13] & (_SYN | _ACK) != _SYN:
+            if size < start + 20:
+                continue
+            flags = packet[start + 13] & (_SYN | _ACK)
+            if flags == _SYN | _ACK and path_mtu is not None:
+                source = packet[12:16] if version == 4 else packet[8:24]
+                packet = clamp(packet, path_mtu(source))
+            if flags != _SYN:
                 found.append(packet)
         elif protocol == _ICMP:
             if version == 4 and size >= start + 8 and packet[start] in _ICMP_KINDS:

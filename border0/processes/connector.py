@@ -134,7 +134,7 @@ class ConnectorProcess(MultiService):
             self.control.connector = self.connector
             self.control.apply = self.apply
             self.control.flush = self.tunnel.driver.flush
-            self.control.port = lambda: self.tunnel.port
+            self.control.peer_by(self.tunnel, private_key).setServiceParent(self)
             self.control.setServiceParent(self)
         address = connector_address(config.state_dir)
         self.asked = LocalSocket(reactor, address, "connector", needed=False)
@@ -170,7 +170,7 @@ class ConnectorProcess(MultiService):
         before = {device.public_key: device for device in self.config.devices}
         for key in list(self.device.peers):
             if key not in wanted or not same_peer(wanted[key], before.get(key)):
-                self.device.remove_peer(key)
+                self.tunnel.remove_peer(key)
         for key, device in wanted.items():
             peer = self.device.peers.get(key)
             if peer is not None:
@@ -188,9 +188,9 @@ class ConnectorProcess(MultiService):
     def underlay(self, public_key: bytes) -> tuple[str, float] | None:
         """A device's outside address and the age in seconds of its newest authenticated packet."""
         peer = self.device.peers.get(public_key)
-        if peer is None or peer.endpoint is None or peer.last_authenticated is None:
+        if peer is None or peer.source is None or peer.last_authenticated is None:
             return None
-        host = str(peer.endpoint[0]).partition("%")[0]  # type: ignore[index]
+        host = str(peer.source[0]).partition("%")[0]  # type: ignore[index]
         mapped = ip_address(host)
         four = getattr(mapped, "ipv4_mapped", None)
         return str(four or mapped), self.reactor.seconds() - peer.last_authenticated

@@ -18,9 +18,11 @@ from twisted.logger import Logger
 from border0.dns.adapters.stack import NameService
 from border0.dns.zone import PORT, SUFFIX, Zone, organisation_zone, server_addresses
 from border0.errors import Border0Error
-from border0.netstack import icmp, ip
+from border0.netstack import ip
 from border0.netstack.adapters.driver import StackDriver
-from border0.netstack.errors import ProtocolError
+from border0.netstack.clamp import clamp
+from border0.netstack.passing import pieces, prohibited, refusal
+from border0.netstack.pathmtu import LEAST_IPV6
 from border0.netstack.ratelimit import TokenBucket
 from border0.netstack.stack import Stack
 from border0.node.config import ClientConfig
@@ -41,7 +43,10 @@ log = Logger(namespace="border0.node")
 class NodeInterface(Service):
     """The interface `name` in front of `tunnel`; `resolver` None leaves names to others.
 
-    `path_mtu`: how large a packet to a packed address may be; its sender hears when one is larger.
+    `path_mtu`: how large a packet to a packed address may be, asked for each packet and for each
+    SYN-ACK from there. What becomes of larger ones is `border0.netstack.passing`'s; the MSS of
+    connections that begin is clamped both ways. The interface itself stays at its MTU, which is
+    never below 1,280: the kernel would take IPv6 from it.
     """
 
     def __init__(
@@ -74,7 +79,9 @@ class NodeInterface(Service):
         self._addresses: list[Address] = []
         self._routes: dict[Network, Address] = {}
         self._problems: dict[object, str] = {}
+        # Programs that knock at what is not there take no word from those that send too much.
         self._errors = TokenBucket(100.0, 50.0)
+        self._sizes = TokenBucket(100.0, 50.0)
         self._looking: Any = None
 
     def prepare(self) -> None:
@@ -82,7 +89,7 @@ class NodeInterface(Service):
         self.tun.open()
         self._interface = Interface(self.tun.name)
         try:
-            self._interface.bring_up(MTU)
+            self._interface.bring_up(max(MTU, LEAST_IPV6))
         except OSError as error:
             raise Border0Error(f"the interface {self.tun.name}: {error.strerror}") from None
         self._apply(self.tunnel.config)
@@ -129,6 +136,7 @@ class NodeInterface(Service):
     def _outward(self, packets: list[bytes]) -> None:
         """From programs: to a connector, or to our own answers of names."""
         local, names, path_mtu = self.tunnel.local, self.names.addresses, self.path_mtu
+        sizes: dict[bytes, int] = {}  # of this batch
         out: list[bytes] = []
         asked: list[bytes] = []
         addresses: set[bytes] = set()
@@ -144,43 +152,44 @@ class NodeInterface(Service):
                 continue  # a connector would drop it: it is not this device's
             if to in names and is_question(packet):
                 asked.append(packet)
-            elif len(packet) > path_mtu(to):
-                self._tell(packet, path_mtu(to))
+                continue
+            mtu = sizes.get(to)
+            if mtu is None:
+                mtu = sizes[to] = path_mtu(to)
+            if len(packet) > mtu:
+                parts = pieces(packet, mtu)
+                if not parts:
+                    self._tell(self._sizes, refusal, packet, mtu)
+                    continue
+                out += parts
             else:
-                out.append(packet)
-                addresses.add(to)
+                out.append(clamp(packet, mtu) if mtu < MTU else packet)
+            addresses.add(to)
         if asked:
             self._driver.packets_received(asked)
         if out:
-            self.tunnel.use(addresses)
+            self.tunnel.traffic.goes_to(addresses)
             self.tunnel.tunnel.send(out)
 
     def _inward(self, packets: list[bytes]) -> None:
         """From connectors: answers to programs."""
-        self.tun.send(admit(packets, self.tunnel.local))
+        self.tun.send(admit(packets, self.tunnel.local, self.path_mtu))
 
     def _unrouted(self, packets: list[bytes]) -> None:
         """Tell programs at once that nothing is there."""
         for packet in packets:
             to = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
             if not self.tunnel.serves(to):
-                self._tell(packet, 0)
+                self._tell(self._errors, prohibited, packet)
 
-    def _tell(self, packet: bytes, mtu: int) -> None:
-        """Answer a program's packet with an ICMP error: too big for `mtu`, or 0: prohibited."""
-        if not self._errors.allow(self.reactor.seconds()):
-            return
-        try:
-            datagram = ip.parse(packet, False)
-        except ProtocolError:
-            return
-        body = icmp.too_big(datagram, mtu) if mtu else icmp.error(datagram, icmp.PROHIBITED)
-        if body is None or datagram.fragment is not None:
-            return
-        protocol = ip.ICMP if len(datagram.source) == 4 else ip.ICMPV6
-        # It comes from where the packet went: what a route of this machine covers.
-        head = ip.header(datagram.destination, datagram.source, protocol, len(body))
-        self.tun.send([head + body])
+    def _tell(
+        self, limit: TokenBucket, answer: Callable[..., bytes | None], packet: bytes, *mtu: int
+    ) -> None:
+        """Answer a program's packet with an ICMP error, not too often."""
+        if limit.allow(self.reactor.seconds()):
+            told = answer(packet, *mtu)
+            if told is not None:
+                self.tun.send([told])
 
     def _endpoint(self, target: Target) -> Any:
         """The kernel's TCP, for whoever rides: our own stack would share its ports."""

@@ -4,12 +4,12 @@ Each answer is what the tunnel's peering knows; a tunnel without one has peers o
 is known.
 """
 
-import time
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 
+from border0.processes import peeringstatus
 from border0.processes.localsocket import Answer, Verb, refusal
 from border0.processes.tunnel import Tunnel
 
@@ -24,23 +24,16 @@ def of(tunnel: Tunnel, home: Path | None = None) -> dict[str, Verb]:
     """
     about: dict[str, Any] = {} if home is None else {"home": str(home)}
 
-    def peering() -> Any:
-        return getattr(tunnel, "peering", None)
-
     def peers(request: dict[str, Any]) -> Answer:
-        found = peering()
-        listed = [] if found is None else found.peers()
-        return {**about, "now": time.time(), "peers": listed}
+        return {**about, **peeringstatus.peers(tunnel)}
 
     def stats(request: dict[str, Any]) -> Answer:
-        found = peering()
-        return {**about, **({"port": tunnel.port} if found is None else found.stats())}
+        return {**about, **peeringstatus.stats(tunnel)}
 
     def netcheck(request: dict[str, Any]) -> "Answer | Deferred[Answer]":
-        found = peering()
-        if found is None:
+        if tunnel.peering is None:
             return refusal("this process does not ask STUN servers", NOT_HERE)
-        # It may ask its servers anew before it answers.
-        return maybeDeferred(found.netcheck).addCallback(lambda answer: {**about, **answer})
+        asked = tunnel.peering.outside.ask_now()
+        return asked.addCallback(lambda found: {**about, **peeringstatus.outside(found)})
 
     return {"debug peers": peers, "debug stats": stats, "netcheck": netcheck}

@@ -97,6 +97,11 @@ class StackDriver:
             self._flushing = before
         self.flush()
 
+    def path_changed(self, address: bytes, mtu: int) -> None:
+        """Tell the stack what the tunnel carries to a packed address, and send what follows."""
+        self.stack.path_changed(address, mtu, self._seconds())
+        self.flush()
+
     def _wake(self) -> None:
         if self._soon is None and not self._flushing and not self._stopped:
             self._soon = self.clock.callLater(0, self._flush_soon)

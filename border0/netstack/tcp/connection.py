@@ -7,6 +7,7 @@ inside the stack's receive, collect or expire, never inside a call of the applic
 
 from border0.netstack.tcp import arrival
 from border0.netstack.tcp.flows import Flows
+from border0.netstack.tcp.sizing import headers
 from border0.netstack.tcp.tcb import (
     CLOSED,
     ESTABLISHED,
@@ -27,8 +28,10 @@ class Connection(Tcb):
 
     __slots__ = ("_flows",)
 
-    def __init__(self, flows: Flows, key: bytes, local: Address, remote: Address, mss: int) -> None:
-        super().__init__(key, local, remote, mss)
+    def __init__(self, flows: Flows, key: bytes, local: Address, remote: Address) -> None:
+        path = flows.paths.tunnel(remote[0], flows.limits.mtu)
+        super().__init__(key, local, remote, path - headers(remote[0]))
+        self.path_mtu = path
         self._flows = flows
 
     @property

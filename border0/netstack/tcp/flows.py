@@ -5,18 +5,25 @@ Does no TCP: it is the meeting point of the modules that do.
 
 from collections.abc import Callable
 
+from border0.netstack.pathmtu import PathMtu
 from border0.netstack.tcp.deadlines import Deadlines
 from border0.netstack.tcp.tcb import CLOSED, NEVER, TELL_CLOSED, Tcb
 
 
 class Counters:
-    """What happened so far; plain integers, for metrics and tests."""
+    """What happened so far; plain integers, for metrics and tests.
+
+    `packets_too_big`: ICMP errors about a path's size that were believed; `errors_ignored`: ICMP
+    errors that changed nothing, most of all those about packets that we cannot know to have sent.
+    """
 
     __slots__ = (
         "bad_checksum",
         "challenge_acks",
+        "errors_ignored",
         "malformed",
         "out_of_order",
+        "packets_too_big",
         "paws_dropped",
         "prohibited",
         "resets_sent",
@@ -32,8 +39,10 @@ class Counters:
 
     bad_checksum: int
     challenge_acks: int
+    errors_ignored: int
     malformed: int
     out_of_order: int
+    packets_too_big: int
     paws_dropped: int
     prohibited: int
     resets_sent: int
@@ -98,6 +107,7 @@ class Flows:
         "limits",
         "now",
         "out",
+        "paths",
         "table",
         "time_waits",
         "wake",
@@ -116,6 +126,7 @@ class Flows:
         self.buffered = 0
         self.crowded = False  # `buffered` has reached the limit
         self.deadlines = Deadlines()
+        self.paths = PathMtu()
         self.now = 0.0
         self.idle = True
         self.wake: Callable[[], None] = lambda: None

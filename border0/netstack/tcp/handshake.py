@@ -5,7 +5,7 @@ both sides offered them), RFC 6298 §5.7 and RFC 6928 §2 (window after a lost S
 bounded backlog).
 """
 
-from border0.netstack.tcp import isn
+from border0.netstack.tcp import isn, sizing
 from border0.netstack.tcp.flows import Flows
 from border0.netstack.tcp.segment import Options, build, prepare, syn_options
 from border0.netstack.tcp.tcb import (
@@ -26,11 +26,6 @@ _SYN_RETRIES = 6
 _SYN_ACK_RETRIES = 5
 _MIN_MSS = 64
 _REUSE_STEP = 65537
-
-
-def local_mss(flows: Flows, tcb: Tcb) -> int:
-    """Return the MSS to announce: what fits the MTU without options (RFC 6691)."""
-    return flows.limits.mtu - (40 if len(tcb.local[0]) == 4 else 60)
 
 
 def _start(flows: Flows, tcb: Tcb, secret: bytes, floor: int | None = None) -> None:
@@ -68,17 +63,11 @@ def _negotiate(flows: Flows, tcb: Tcb, options: Options, sequence: int, window: 
         tcb.snd_scale = tcb.rcv_scale = 0
     default = 536 if len(tcb.local[0]) == 4 else 1220
     tcb.peer_mss = max(_MIN_MSS, options.mss or default)
-    set_mss(tcb, min(tcb.peer_mss, local_mss(flows, tcb)))
+    tcb.mss = tcb.congestion.mss = sizing.payload(flows, tcb)
     tcb.congestion.cwnd = 10 * tcb.mss
     tcb.snd_wnd = tcb.max_window = window
     tcb.snd_wl1 = sequence
     prepare(tcb)
-
-
-def set_mss(tcb: Tcb, mss: int) -> None:
-    """Set the payload of a full segment from an MSS without options."""
-    tcb.mss = mss - (12 if tcb.timestamps_on else 0)
-    tcb.congestion.mss = tcb.mss
 
 
 def prepare_passive(
@@ -141,14 +130,14 @@ def _arm(flows: Flows, tcb: Tcb) -> None:
 
 
 def _send_syn(flows: Flows, tcb: Tcb) -> None:
-    options = syn_options(tcb, local_mss(flows, tcb), flows.now, answer=False)
+    options = syn_options(tcb, sizing.announced(tcb), flows.now, answer=False)
     flows.out.append(build(tcb, SYN, tcb.iss, _initial_window(flows), options))
     tcb.snd_nxt = tcb.iss + 1
     flows.touch()
 
 
 def _send_syn_ack(flows: Flows, tcb: Tcb) -> None:
-    options = syn_options(tcb, local_mss(flows, tcb), flows.now, answer=True)
+    options = syn_options(tcb, sizing.announced(tcb), flows.now, answer=True)
     flows.out.append(build(tcb, SYN | ACK, tcb.iss, _initial_window(flows), options))
     tcb.snd_nxt = tcb.iss + 1
 

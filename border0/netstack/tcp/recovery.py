@@ -85,13 +85,10 @@ def time_out(flows: Flows, tcb: Tcb) -> None:
     flows.mark(tcb)
 
 
-def shrink(flows: Flows, tcb: Tcb, mss: int) -> None:
-    """Use smaller segments and send again what is outstanding (RFC 1191 §6.3): no congestion."""
-    tcb.mss = mss
-    tcb.congestion.mss = mss
-    if tcb.snd_nxt > tcb.snd_una:
-        _begin(flows, tcb, TIMEOUT_RECOVERY)
-        flows.mark(tcb)
+def send_again(flows: Flows, tcb: Tcb) -> None:
+    """Send what is outstanding in segments of the size that counts now: no congestion."""
+    _begin(flows, tcb, TIMEOUT_RECOVERY)
+    flows.mark(tcb)
 
 
 def _limit(tcb: Tcb) -> int:

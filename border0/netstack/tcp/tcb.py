@@ -94,6 +94,7 @@ class Tcb:
         "on_established",
         "orphan",
         "pack",
+        "path_mtu",
         "paused",
         "peer_mss",
         "pending",
@@ -190,6 +191,7 @@ class Tcb:
         self.max_window = 0
         self.mss = mss  # payload bytes of a full segment, options deducted
         self.peer_mss = mss
+        self.path_mtu = 0  # what the tunnel carries to and from the peer, IP header included
         self.blocks: list[bytes] = []  # the send queue ...
         self.starts: list[int] = []  # ... and the position of each block's first byte
         self.pending: list[bytes] = []  # written since the last emission
