@@ -87,6 +87,7 @@ class Outside:
 
     def network_changed(self) -> None:
         """Addresses or routes are others, or the machine slept."""
+        self.udp.sources.forget()
         self.start()
         self.reflexive.network_changed(self.reactor.seconds())
         if self.mapping is not None:

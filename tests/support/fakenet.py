@@ -17,6 +17,7 @@ from border0.netstack.stack import Stack
 from border0.node.splice import Leg
 from border0.processes.clienttunnel import ClientTunnel
 from border0.processes.tunnel import Endpoints, Tunnel
+from border0.wireguard.adapters.sources import Sources
 from border0.wireguard.device import Device
 from tests.wireguard.link import RisingClock
 
@@ -70,6 +71,7 @@ class Port:
         self.port = place[1]
         self.dropped = 0
         self.connected = 0
+        self.sources = Sources()
         self.refused: Callable[[Place, int, int], object] = lambda to, size, error: None
 
     def start(self) -> None:

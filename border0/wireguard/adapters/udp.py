@@ -17,6 +17,7 @@ from twisted.internet.abstract import FileDescriptor
 from twisted.logger import Logger
 
 from border0.wireguard.adapters.segments import all_wireguard, split
+from border0.wireguard.adapters.sources import SPACE, Sources
 
 Address = tuple[Any, ...]
 
@@ -42,6 +43,11 @@ _ALWAYS_WHOLE = 512
 
 # The kernel refuses segmentation for this device, route or size; single datagrams may go.
 _NO_SEGMENTATION = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP})
+
+# What a source address that is no longer ours, or leads nowhere, comes to.
+_NO_SOURCE = frozenset(
+    (errno.EINVAL, errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENODEV)
+)
 
 
 class BatchPort(FileDescriptor):
@@ -69,6 +75,7 @@ class BatchPort(FileDescriptor):
         self.family = socket.AF_UNSPEC
         self.segmentation_offload = False
         self.receive_offload = False
+        self.sources = Sources()
         self.dropped = 0  # datagrams that the system did not take
         # Hears of them: to whom, how many bytes of UDP at most, and the errno.
         self.refused: Callable[[Address, int, int], object] = lambda to, size, error: None
@@ -83,6 +90,7 @@ class BatchPort(FileDescriptor):
         opened.setblocking(False)
         self._grow_buffers(opened)
         self._detect_offload(opened)
+        self.sources.attach(opened)
         self._socket = opened
         self.port = opened.getsockname()[1]
         self.connected = 1
@@ -185,17 +193,23 @@ class BatchPort(FileDescriptor):
         if self._socket is None:
             return
         batch: list[tuple[bytes, int, Address]] = []
-        others: list[tuple[bytes, Address]] = []
+        others: list[tuple[bytes, Address, bytes]] = []
         recvmsg = getattr(self._socket, "recvmsg", None)
         count = errors = 0
         while count < _BATCH_DATAGRAMS and errors < _READ_ERRORS:
             try:
+                to = b""
                 if recvmsg is None:
                     buffer, source = self._socket.recvfrom(_LARGEST)
                     size = len(buffer)
                 else:
-                    buffer, ancillary, _, source = recvmsg(_LARGEST, 64)
-                    size = _gro_size(ancillary[0][2])[0] if ancillary else len(buffer)
+                    buffer, ancillary, _, source = recvmsg(_LARGEST, SPACE)
+                    size = len(buffer)
+                    for level, _, told in ancillary:
+                        if level == _SOL_UDP:
+                            size = _gro_size(told)[0]
+                        else:
+                            to = told
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
@@ -207,18 +221,22 @@ class BatchPort(FileDescriptor):
             count += -(-len(buffer) // size)
             if all_wireguard(buffer, size):
                 batch.append((buffer, size, source))
+                if to:
+                    self.sources.learn(source, to)
                 continue
             for ours, part in split(buffer, size):
                 if ours:
                     batch.append((part, size, source))
                 else:
-                    others.append((part, source))
+                    others.append((part, source, to))
         # A fault above must not make the reactor close the only socket.
         try:
             if batch:
                 self._receiver(batch)
             if self._other is not None:
-                for datagram, source in others:
+                for datagram, source, to in others:
+                    if to:
+                        self.sources.learn(source, to)  # one by one: each is answered at once
                     self._other(datagram, source)
         except Exception:
             self._log.failure("a receiver of datagrams failed")
@@ -238,7 +256,9 @@ class BatchPort(FileDescriptor):
             if not single and not self.segmentation_offload:
                 self._send_singly(address, size, buffers)
                 continue
-            control = () if single else ((_SOL_UDP, _UDP_SEGMENT, _segment_size(size)),)
+            control = self.sources.control(address)
+            if not single:
+                control = (*control, (_SOL_UDP, _UDP_SEGMENT, _segment_size(size)))
             try:
                 sendmsg(buffers, control, 0, address)
             except OSError as error:
@@ -247,17 +267,36 @@ class BatchPort(FileDescriptor):
                         self.segmentation_offload = False
                     self._send_singly(address, size, buffers)
                 else:
-                    self._not_taken(address, size, error)
+                    self._again(address, b"".join(buffers), error)
 
     def _send_singly(self, address: Address, size: int, buffers: list[bytes]) -> None:
         assert self._socket is not None
         joined = b"".join(buffers)
-        sendto = self._socket.sendto
         for place in range(0, len(joined), size):
+            self._send_one(address, joined[place : place + size])
+
+    def _send_one(self, address: Address, datagram: bytes) -> None:
+        assert self._socket is not None
+        control = self.sources.control(address)
+        try:
+            if control:
+                self._socket.sendmsg((datagram,), control, 0, address)
+            else:
+                self._socket.sendto(datagram, address)
+        except OSError as error:
+            self._again(address, datagram, error)
+
+    def _again(self, address: Address, datagram: bytes, error: OSError) -> None:
+        """The address that the other side wrote to may be gone: leave the choice to the system."""
+        if error.errno in _NO_SOURCE and self.sources.drop(address):
+            assert self._socket is not None
             try:
-                sendto(joined[place : place + size], address)
-            except OSError as error:
-                self._not_taken(address, size, error)
+                self._socket.sendto(datagram, address)
+            except OSError as still:
+                error = still
+            else:
+                return
+        self._not_taken(address, len(datagram), error)
 
     def send_whole(self, datagrams: Sequence[tuple[Address, bytes, int]]) -> None:
         """Send (to, datagram, hop limit or 0 for the usual) that no router here may fragment.
@@ -270,11 +309,11 @@ class BatchPort(FileDescriptor):
         if large:
             self._set_discovery(_PMTUDISC_PROBE)
         for address, datagram, hops in datagrams:
+            if not hops:
+                self._send_one(address, datagram)
+                continue
             try:
-                if hops:
-                    self._send_near(address, datagram, hops)
-                else:
-                    self._socket.sendto(datagram, address)
+                self._send_near(address, datagram, hops)
             except OSError as error:
                 self._not_taken(address, len(datagram), error)
         if large:
