@@ -115,6 +115,7 @@ class Following:
             Rules((str(each) for each in inside), control.is_loopback),
             require_inner=tunnel.require_inner,
         )
+        peering.watch_network(*tunnel.own_interfaces)
         peering.publish(self.follower.report)
         return peering
 

@@ -61,6 +61,7 @@ class ClientTunnel:
         )
         self.local: frozenset[bytes] = frozenset()
         self.require_inner = 0  # bytes of packets that a way shall carry; 1,280 with an interface
+        self.own_interfaces: list[str] = []  # whose addresses and routes are our own doing
         self.stack = Stack(
             mtu=MTU,
             random_bytes=os.urandom,

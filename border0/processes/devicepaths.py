@@ -35,6 +35,7 @@ class DevicePaths:
         self.tunnel, self.config, self.control = tunnel, config, control
         outside = Outside(reactor, tunnel.udp, self._hosts, advertised=config().advertise)
         self.peering = Peering(reactor, tunnel, private_key, outside, self._rules(), keep=True)
+        self.peering.watch_network()
         self._keys: dict[str, bytes] = {}  # WireGuard keys of devices, by node id
         self._inside = self._prefixes()
 

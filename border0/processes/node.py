@@ -128,6 +128,7 @@ class NodeProcess(MultiService):
             )
             self.interface.path_mtu = self.tunnel.tunnel.path_mtu
             self.tunnel.require_inner = LEAST_IPV6
+            self.tunnel.own_interfaces.append(interface)
             self.interface.prepare()
             self.interface.lost = self.leave
             self.interface.setServiceParent(self)

@@ -7,7 +7,6 @@ of ways and no longer roams. Peers without a path key, stock WireGuard among the
 
 import errno
 import os
-import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -34,13 +33,12 @@ from border0.paths.candidates import (
 )
 from border0.paths.errors import ProtocolError
 from border0.paths.prober import Prober
-from border0.paths.roaming import SleepWatch
+from border0.processes.netwatch import NetWatch
 from border0.processes.outside import Outside
 from border0.processes.tunnel import Tunnel
 from border0.wireguard.peer import Peer
 
-TICK_SECONDS = 1.0
-LOOK_TICKS = 10  # how often our own addresses are looked at
+LOOK_SECONDS = 5.0  # how often our own addresses are looked at
 REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
 REFUSALS = 1024
 NAT_NAMES: dict[int, Nat] = {
@@ -94,9 +92,8 @@ class Peering(Service):
         self._publish: Callable[[list[str], PathOffer], object] = lambda endpoints, path: None
         self._timer: Any = None
         self._timer_at = 0.0
-        self._ticking: Any = None
-        self._ticks = 0
-        self._sleep = SleepWatch(reactor.seconds(), time.time())
+        self._looking: Any = None
+        self.watch: NetWatch | None = None  # tells of changes of this machine's network
         self._refusals: dict[Any, float] = {}
         self._flushing = False
         tunnel.peering = self
@@ -113,28 +110,31 @@ class Peering(Service):
         self.outside.start()
         self._own_changed()
         self._tell()
-        self._tick()
+        self._looking = self.reactor.callLater(LOOK_SECONDS, self._look)
+        if self.watch is not None:
+            self.watch.startService()
 
     def stopService(self) -> Any:
         """Say good-bye to the peers; fires when the gateway's port was given back."""
         super().stopService()
-        for call in (self._timer, self._ticking):
+        for call in (self._timer, self._looking):
             if call is not None and call.active():
                 call.cancel()
-        self._timer = self._ticking = None
+        self._timer = self._looking = None
+        if self.watch is not None:
+            self.watch.stopService()
         self.prober.close()
         self.tunnel.udp.send_whole(self.prober.take_datagrams())  # type: ignore[arg-type]
         return maybeDeferred(self.outside.stop)
 
-    def _tick(self) -> None:
-        self._ticking = self.reactor.callLater(TICK_SECONDS, self._tick)
+    def watch_network(self, *ignored: str) -> None:
+        """Hear of this machine's changes from the start on, but not of those interfaces."""
+        self.watch = NetWatch(self.reactor, self.network_changed, self.slept, ignored=ignored)
+
+    def _look(self) -> None:
+        self._looking = self.reactor.callLater(LOOK_SECONDS, self._look)
         now = self.reactor.seconds()
-        if slept := self._sleep.observe(now, time.time()):
-            log.info("this machine slept for {seconds} s", seconds=round(slept))
-            self.prober.slept(slept, now)
-        self._ticks += 1
-        if self._ticks % LOOK_TICKS == 0:
-            self.outside.look(self.keep or self._in_use(now))
+        self.outside.look(self.keep or self._in_use(now))
         self.flush(now)
 
     def _in_use(self, now: float) -> bool:
@@ -143,9 +143,15 @@ class Peering(Service):
     def network_changed(self) -> None:
         """Addresses or routes of this machine are others."""
         now = self.reactor.seconds()
-        log.info("the network of this machine has changed")
+        log.debug("the network of this machine has changed")
         self.prober.network_changed(now)
         self.outside.network_changed()
+        self.flush(now)
+
+    def slept(self, seconds: float) -> None:
+        """This machine did."""
+        now = self.reactor.seconds()
+        self.prober.slept(seconds, now)
         self.flush(now)
 
     # Peers
