@@ -1,5 +1,7 @@
 """STUN as a part of the control plane: asked by the real client, told to real nodes."""
 
+import contextlib
+import io
 import json
 import socket
 from typing import Any
@@ -11,6 +13,7 @@ from border0.control.member.state import CONTACT_FILE
 from border0.control.plane import ControlPlane
 from border0.errors import ConfigError
 from border0.paths import nat
+from border0.processes.control import Options
 from tests.control.planes import PlaneCase, reactor
 from tests.support.stunask import ask
 
@@ -92,6 +95,24 @@ class Answers(StunCase):
                 probe.bind(("127.0.0.1", self.ports[0]))
             await plane.close()
         self.plane = await self.opened()
+
+    def test_what_the_check_of_the_file_says(self) -> None:
+        path = self.base / "file.toml"
+        for stun, status, expected in (
+            ('listen = ["192.0.2.1:3478"]', 0, "STUN at 192.0.2.1:3478"),
+            ("", 0, "STUN at 127.0.0.1:3478, 127.0.0.1:3479"),
+            ("listen = []", 0, "state in sqlite\n"),
+            ('listen = ["3478"]', 1, "border0-control: "),
+        ):
+            path.write_text(f"[control]\n[stun]\n{stun}\n")
+            out = io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+                end = self.assertRaises(
+                    SystemExit, Options().parseOptions, ["--config", str(path), "--validate"]
+                )
+            self.assertEqual(end.code, status, out.getvalue())
+            self.assertIn(expected, out.getvalue())
+            self.assertEqual(len(out.getvalue().splitlines()), 1)
 
     async def failed(self, plane: ControlPlane, kind: type[BaseException]) -> BaseException:
         try:
