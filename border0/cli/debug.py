@@ -139,5 +139,5 @@ def _value(name: str, value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "-"}[value]
     if isinstance(value, int | float):
-        return format.duration(value) if name.endswith("seconds") else f"{value:,}"
+        return format.duration(value) if name.endswith("seconds") else str(value)
     return command.words(value) or "none" if isinstance(value, list) else str(value)

@@ -99,7 +99,7 @@ def _nat(nat: Mapping[str, Any] | None) -> str:
     if nat is None:
         return "not asked: no server, or no way to one"
     kind = str(nat.get("class", "unknown"))
-    parts = [f"{kind} ({MEANINGS.get(kind, 'of another version')})"]
+    parts = [kind]
     if nat.get("addresses"):
         parts.append("seen as " + ", ".join(nat["addresses"]))
     if nat.get("mapping"):
@@ -107,7 +107,7 @@ def _nat(nat: Mapping[str, Any] | None) -> str:
     kept = nat.get("ports kept")
     if kept is not None:
         parts.append("port kept" if kept else "port changed")
-    return "; ".join(parts)
+    return "; ".join(parts) + f" ({MEANINGS.get(kind, 'of another version')})"
 
 
 def own_check(options: argparse.Namespace) -> dict[str, Any]:

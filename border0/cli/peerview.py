@@ -168,7 +168,8 @@ def table(told: Mapping[str, Any], utc: bool) -> list[str]:
     cells = [WAYS, *(row for found in rows.values() for row in found)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(WAYS))]
     rest = sum(widths[1:]) + len(GAP) * (len(widths) - 1) + len(INDENT)
-    widths[0] = min(widths[0], max(len(WAYS[0]), WIDTH - rest))
+    room = max(len(WAYS[0]), WIDTH - rest)
+    widths[0] = max(len(row[0]) for row in cells if len(row[0]) <= room)
     heads = [(printable(name(peer)), _text(peer, "private_ipv4"), _text(peer, "private_ipv6"))
              for peer in listed]  # fmt: skip
     columns = [max(len(row[column]) for row in (NAMES, *heads)) for column in range(2)]

@@ -50,7 +50,7 @@ class PathSet:
         self.path_key = path_key
         self.scheduled = NEVER  # the earliest deadline that the prober has noted for us
         self._sender = sender = Sender(outlet, channel)
-        self._roster = roster = Roster(outlet, require_inner)
+        self._roster = roster = Roster(public_key, outlet, require_inner)
         self._choosing = choosing = Choosing(public_key, outlet, roster)
         self._asking = asking = Asking(outlet, sender, roster, choosing, hold)
         self._hearing = Hearing(public_key, outlet, sender, roster, choosing, asking)
@@ -245,25 +245,27 @@ class PathSet:
         self._choosing.reset()
         self._hearing.reset()
 
-    def send_failed(self, endpoint: Endpoint, certain: bool, now: float) -> bool:
-        """A send to `endpoint` failed; whether that is a way of this peer."""
+    def send_failed(self, endpoint: Endpoint, certain: bool, now: float) -> None:
+        """A send to `endpoint` failed. One that did not answer anyway is not asked more often."""
         path = self.paths.get(endpoint)
-        if path is None:
-            return False
-        path.hurried = True
-        if certain and path.state is VALID:
+        if path is None or path.state is not VALID:
+            return
+        if certain:
             path.die()
             self._choosing.choose(now)
-        return True
+        else:
+            path.hurried = True
 
-    def too_big(self, endpoint: Endpoint, payload: int, now: float) -> bool:
-        """Our system does not send this much there; whether that is a way of this peer."""
+    def too_big(self, endpoint: Endpoint, payload: int, now: float) -> None:
+        """Our system does not send this much there."""
         path = self.paths.get(endpoint)
-        if path is None:
-            return False
-        path.mtu.refused(payload + path.headers, now)
-        self._choosing.choose(now)
-        return True
+        if path is not None:
+            path.mtu.refused(payload + path.headers, now)
+            self._choosing.choose(now)
+
+    def close(self) -> None:
+        """The peer is forgotten."""
+        self._roster.close()
 
     def bye(self) -> None:
         """Tell the peer along every way that answers that we stop."""

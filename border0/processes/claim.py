@@ -15,7 +15,7 @@ from border0.node.localapi import NoAgent
 from border0.node.lock import FileLock
 from border0.node.nodeaddress import question
 from border0.processes.client import LOCK_SECONDS
-from border0.processes.clienttunnel import beside
+from border0.processes.keyfiles import beside
 
 log = Logger(namespace="border0.node")
 

@@ -25,7 +25,8 @@ from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
 from border0.node.lock import FileLock
 from border0.processes import logs, pathverbs
-from border0.processes.clienttunnel import ClientTunnel, beside
+from border0.processes.clienttunnel import ClientTunnel
+from border0.processes.keyfiles import beside
 from border0.processes.memory import settle
 from border0.processes.steady import steady
 

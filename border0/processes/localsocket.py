@@ -85,11 +85,11 @@ class LocalSocket(Service):
         path.unlink(missing_ok=True)
         before = os.umask(0o177)
         try:
-            self._port = self.reactor.listenUNIX(str(path), factory, BACKLOG)
+            # Twisted gives everybody the right to connect unless it is told not to.
+            mode = 0o666 if self.everybody else 0o600
+            self._port = self.reactor.listenUNIX(str(path), factory, BACKLOG, mode)
         finally:
             os.umask(before)
-        if self.everybody:
-            path.chmod(0o666)
 
     def stopService(self) -> Any:
         """Listen no more."""

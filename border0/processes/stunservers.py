@@ -36,7 +36,7 @@ def parse_server(text: str, home: str = "", own: bool = False) -> Server:
         host, digits = text, str(DEFAULT_PORT)
     host = host.removeprefix("[").removesuffix("]") or home
     fine = digits.isascii() and digits.isdigit() and len(digits) < 6 and 0 < int(digits) < 65536
-    if not fine or not host or len(host) > 255 or not host.isprintable() or " " in host:
+    if not text or not fine or not host or len(host) > 255 or not host.isprintable() or " " in host:
         raise ConfigError(f"{text!r} is no STUN server: write HOST:PORT, as stun.example.org:3478")
     return Server(host, int(digits), own)
 

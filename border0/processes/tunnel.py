@@ -57,6 +57,16 @@ class Endpoints:
         self.known = now
 
 
+class NoEndpoints(Endpoints):
+    """A client's file or its control plane names the endpoints; nothing is remembered."""
+
+    def __init__(self) -> None:
+        self.known = {}
+
+    def save(self, peers: Iterable[Peer]) -> None:
+        """Keep nothing."""
+
+
 class Tunnel(Service):
     """The data plane as one service: socket, device and stack share a clock and a flush."""
 

@@ -88,7 +88,7 @@ class SitesCase(SynchronousTestCase):
 
     @staticmethod
     def _faults(result: Any) -> int:
-        original = getattr(result, "original", result)
+        original = getattr(result, "_originalReporter", result)
         return sum(len(getattr(original, name, ())) for name in ("failures", "errors"))
 
     def at(

@@ -220,6 +220,34 @@ class RoamingTests(SynchronousTestCase):
         left.prober.send_failed(world.ways[0].ends[1], world.now, certain=True)
         self.assertEqual(world.using(), 1)
 
+    def test_a_way_that_cannot_be_sent_to_is_not_asked_more_often_for_it(self) -> None:
+        def probes(failing: bool) -> int:
+            world = met(0.01, 0.03)
+            left, gone = world.sides[0], world.ways[1].ends[1]
+            world.ways[1].each(loss=1.0)
+            world.run(10.0)
+            sent = 0
+            for _ in range(600):
+                world.tap = []
+                world.run(0.1)
+                mine = [one for one in world.tap if one[2] == gone]
+                sent += len(mine)
+                if mine and failing:
+                    left.prober.send_failed(gone, world.now, certain=True)
+            return sent
+
+        self.assertGreater(probes(False), 3)
+        self.assertLessEqual(probes(True), probes(False) + 1)
+
+    def test_of_a_peer_that_is_forgotten_nothing_stays(self) -> None:
+        world = met(0.01, 0.03)
+        left, right = world.sides
+        end = world.ways[0].ends[1]
+        self.assertIn(end, left.prober._outlet.owners)
+        left.prober.remove_peer(right.public)
+        self.assertEqual(left.prober._outlet.owners, {})
+        left.prober.send_failed(end, world.now, certain=True)
+
 
 class SizeTests(SynchronousTestCase):
     def size(self, mtu: int, six: bool = False) -> PathSet:
