@@ -69,6 +69,10 @@ class Files(SynchronousTestCase):
             Path(self.mktemp()).absolute(),
             port=free_port("127.0.0.1", 0, socket.SOCK_DGRAM),
             control_port=free_port("127.0.0.1", 0, socket.SOCK_STREAM),
+            stun_ports=(
+                free_port("127.0.0.1", 0, socket.SOCK_DGRAM),
+                free_port("127.0.0.1", 0, socket.SOCK_DGRAM),
+            ),
             say=self.said.append,
         )
 
@@ -97,6 +101,9 @@ class Files(SynchronousTestCase):
         connector = load_connector(self.home.connector_file)
         self.assertEqual(control.listen, [("127.0.0.1", self.home.control_port)])
         self.assertEqual(control.url, f"https://127.0.0.1:{self.home.control_port}")
+        stun = [("127.0.0.1", port) for port in self.home.stun_ports]
+        self.assertEqual(control.stun.places, stun)
+        self.assertEqual(control.stun.told, [f":{port}" for port in self.home.stun_ports])
         assert connector.control is not None
         self.assertEqual(connector.control.url, control.url)
         authority = PrivateCA.open(control.state_dir / "authority", time.time())
@@ -206,6 +213,45 @@ class Files(SynchronousTestCase):
             f"TCP port {tcp} is taken; using {moved}.",
         ]
         self.assertEqual(self.said, said)
+
+    def stun(self) -> list[int]:
+        return [port for _, port in load_control(self.home.control_file).stun.places]
+
+    def test_taken_stun_ports_are_said_in_one_line(self) -> None:
+        first = max(self.home.stun_ports) + 1
+        self.home.stun_ports = (first, first + 1)
+        taken: list[socket.socket] = []
+        for port in (first, first + 1):
+            taken.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            self.addCleanup(taken[-1].close)
+            taken[-1].bind(("127.0.0.1", port))
+        self.home.prepare([])
+        one, two = self.stun()
+        self.assertGreater(one, first + 1)
+        self.assertGreater(two, one)
+        line = f"UDP port {first} or {first + 1} is taken; STUN uses {one} and {two}."
+        self.assertEqual(self.said, [line])
+        taken[1].close()
+        self.said.clear()
+        self.home.prepare([])
+        self.assertEqual(self.stun()[0], first + 1)
+        self.assertGreater(self.stun()[1], first + 1)
+        self.assertEqual(len(self.said), 1)
+        taken[0].close()
+        self.home.prepare([])
+        self.assertEqual(self.stun(), [first, first + 1], "the usual ones as soon as they are free")
+
+    def test_stun_has_ports_of_its_own(self) -> None:
+        """Also where WireGuard asks for the same, and where any will do."""
+        self.home.stun_ports = (self.home.port, self.home.port)
+        self.home.prepare([])
+        ports = {*self.stun(), load_connector(self.home.connector_file).listen_port}
+        self.assertEqual(len(ports), 3)
+        self.home.stun_ports = (0, 0)
+        self.said.clear()
+        self.home.prepare([])
+        self.assertEqual(len({*self.stun(), self.home.port}), 3)
+        self.assertEqual(self.said, [])
 
     def test_others_find_what_listens_everywhere(self) -> None:
         self.patch(quickhome, "towards_addresses", lambda host: [ip_address("198.51.100.7")])
