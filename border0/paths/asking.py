@@ -6,6 +6,7 @@ Does not: read answers (`hearing`).
 
 from __future__ import annotations
 
+from border0.netstack.ratelimit import TokenBucket
 from border0.paths import cadence
 from border0.paths import punch as punching
 from border0.paths.cadence import ACTIVE, COLD
@@ -15,6 +16,8 @@ from border0.paths.limits import (
     DEAD_KEPT,
     DISCOVERED_KEPT,
     FOLLOW_UP,
+    STRANGER_PEER_BURST,
+    STRANGER_PEER_RATE,
     STRANGER_RETRY,
     UNHEARD,
 )
@@ -33,6 +36,7 @@ class Asking:
         "_outlet",
         "_roster",
         "_sender",
+        "_strangers",
         "hold",
         "last_asked",
         "last_data",
@@ -48,6 +52,7 @@ class Asking:
         self._sender = sender
         self._roster = roster
         self._choosing = choosing
+        self._strangers = TokenBucket(STRANGER_PEER_RATE, STRANGER_PEER_BURST)
 
     def mode(self, now: float) -> int:
         """Return how much the peer is used: ACTIVE, IDLE or COLD."""
@@ -129,8 +134,7 @@ class Asking:
         self._choosing.choose(now)
 
     def _punch(self, path: Path, now: float) -> None:
-        due = path.punch.next_deadline() <= now
-        if due and path.address is not None and not self._outlet.strangers.allow(now):
+        if path.punch.next_deadline() <= now and not self._allowed(path, now):
             # By chance, so that no address waits for ever behind the same others.
             path.punch.postpone(now + STRANGER_RETRY * (1.0 + 9.0 * self._outlet.fraction()))
             return
@@ -138,6 +142,13 @@ class Asking:
         if action:
             purpose = OPENER if action == punching.OPENER else PROBE
             self._sender.ping(path, LEAST_PING, purpose, now)
+
+    def _allowed(self, path: Path, now: float) -> bool:
+        """Whether a place that never answered may be asked; a relay is no stranger."""
+        address = path.address
+        if address is None:
+            return True
+        return self._strangers.allow(now) and self._outlet.strangers.allow(address, now)
 
     def _keep(self, path: Path, mode: int, now: float) -> None:
         if now >= self._ping_at(path, mode, now):

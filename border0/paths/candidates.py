@@ -24,11 +24,21 @@ Network = IPv4Network | IPv6Network
 Candidate = tuple[int, Address]
 
 # Multicast, broadcast and loopback are asked of `ipaddress`. These have no host that is a peer:
-# "this network", link-local with its metadata services, reserved; discard-only, documentation
-# stays allowed (laboratories use it), link-local without a scope, and site-local.
+# "this network", link-local with its metadata services, reserved; IPv4 written as IPv6 (its own
+# form is the only one that the other rules know), discard-only, link-local without a scope, and
+# site-local. Documentation stays allowed (laboratories use it).
 _NOWHERE: tuple[Network, ...] = tuple(
     ip_network(text)
-    for text in ("0.0.0.0/8", "169.254.0.0/16", "240.0.0.0/4", "100::/64", "fe80::/10", "fec0::/10")
+    for text in (
+        "0.0.0.0/8",
+        "169.254.0.0/16",
+        "240.0.0.0/4",
+        "::/96",
+        "::ffff:0:0/96",
+        "100::/64",
+        "fe80::/10",
+        "fec0::/10",
+    )
 )
 _LOCAL: tuple[Network, ...] = tuple(
     ip_network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Hashable
 
-from border0.netstack.ratelimit import TokenBucket
 from border0.paths.address import Address
 from border0.paths.candidates import NAT_UNKNOWN, Candidate, Rules
 from border0.paths.events import Event
-from border0.paths.limits import STRANGER_BURST, STRANGER_RATE
+from border0.paths.strangers import Strangers
 
 Endpoint = Hashable
 Datagram = tuple[Endpoint, bytes, int]
@@ -58,7 +57,7 @@ class Outlet:
         self.rules = rules
         self.ceiling = ceiling
         self.opener_hops = opener_hops
-        self.strangers = TokenBucket(STRANGER_RATE, STRANGER_BURST)
+        self.strangers = Strangers()
         self.datagrams: list[Datagram] = []
         # Keys of the peers that have a way to an endpoint.
         self.owners: dict[Endpoint, set[bytes]] = {}

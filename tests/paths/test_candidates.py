@@ -8,6 +8,7 @@ from tests.paths.sim import address
 NEVER = [
     "0.0.0.0", "0.1.2.3", "224.0.0.1", "239.255.255.250", "255.255.255.255", "240.0.0.1",
     "169.254.169.254", "::", "ff02::1", "ff0e::1", "fe80::1", "fec0::1", "100::1",
+    "::7f00:1", "::c000:201",
 ]  # fmt: skip
 LOOPBACK = ["127.0.0.1", "127.9.9.9", "::1"]
 FINE = ["192.0.2.1", "198.18.0.1", "10.1.2.3", "100.99.1.1", "2001:db8::1", "fd00::1", "8.8.8.8"]
@@ -21,6 +22,8 @@ class RuleTests(SynchronousTestCase):
         self.assertIsNotNone(rules.refusal((b"\x7f\0\0\1", 0)))
         self.assertIsNotNone(rules.refusal((b"", 1)))
         self.assertIsNotNone(rules.refusal((b"12345", 1)))
+        for ipv4 in (b"\x7f\0\0\1", b"\xe0\0\0\1", b"\xc0\0\2\1"):  # it has a form of its own
+            self.assertIsNotNone(rules.refusal((bytes(10) + b"\xff\xff" + ipv4, 7), own=True))
 
     def test_what_is(self) -> None:
         for host in FINE:
