@@ -29,6 +29,7 @@ from border0.node import followed
 from border0.policy.parse import parse_policy
 from border0.processes.connector import Options as ConnectorOptions
 from border0.processes.control import Options as ControlOptions
+from border0.processes.nodeoptions import Options as NodeOptions
 from border0.trust import PrivateCA
 
 ROOT = Path(border0.__file__).parent.parent
@@ -163,7 +164,11 @@ class Commands(SynchronousTestCase):
 
     def test_every_command_for_twistd_parses(self) -> None:
         seen = 0
-        kinds = {"border0-connector": ConnectorOptions, "border0-control": ControlOptions}
+        kinds = {
+            "border0-connector": ConnectorOptions,
+            "border0-control": ControlOptions,
+            "border0-node": NodeOptions,
+        }
         for page, text in pages():
             for name, rest in re.findall(r"twistd -n (border0-\w+)([^`\n#|]*)", text):
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from border0.audit.reading import printable
-from border0.cli import command, format, invite, membership
+from border0.cli import command, debug, format, invite, membership, netcheck
 from border0.cli.command import listed, text
 from border0.errors import Border0Error
 
@@ -48,6 +48,8 @@ def register(commands: Any) -> None:
     _name(gone)
     token = command.verb(verbs, "token", "a token to join as a connector; printed once", tokens)
     _name(token)
+    netcheck.add(verbs, "connector")
+    debug.add(verbs, "connector", "the ways from this machine's connector to its devices")
     invite.add(verbs, "print the one command that makes a machine a connector", user=False)
 
 

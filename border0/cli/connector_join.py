@@ -78,6 +78,14 @@ def state_dir(file: Path) -> Path:
     return _read(data, file)[1]
 
 
+def any_state_dir(file: Path) -> Path:
+    """The state folder of a connector's file, also of one that stands alone.
+
+    :raises ConfigError: no such file, or none that can be read.
+    """
+    return _read(read_toml(file, "name the connector's file with --config FILE"), file)[1]
+
+
 def _places(file: Path, url: str) -> tuple[Path, Path]:
     """(key file, state folder): of the file that is there, else of the one to come."""
     if not file.exists():

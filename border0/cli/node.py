@@ -1,11 +1,11 @@
-"""`border0 node join|start|status|stop`: this device as a member of an organisation."""
+"""`border0 node ...`: this device as a member of an organisation, and its ways to others."""
 
 import argparse
 import os
 import sys
 from typing import Any
 
-from border0.cli import command
+from border0.cli import command, debug, netcheck
 
 _FILE = """\
 # Written by border0 node join: what this device reaches is said by its control plane.
@@ -32,6 +32,8 @@ def register(commands: Any) -> None:
     command.verb(verbs, "status", about, status, utc=True)
     about = "end the node of this machine, and remove what it set up"
     command.verb(verbs, "stop", about, stop)
+    netcheck.add(verbs, "node")
+    debug.add(verbs, "node", "the ways from this device to its peers")
 
 
 def _start(verbs: Any) -> None:

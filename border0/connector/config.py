@@ -27,6 +27,7 @@ from border0.prefixes import Network4And6, read_network
 from border0.secrets import Secret, resolve
 from border0.tables import Address, Table, Unique, nearest, read_toml
 
+MAX_ADVERTISED = 4
 DEFAULT_PORT = 32442
 PUSHED = ("network", "device", "socket", "policy")
 
@@ -88,6 +89,7 @@ class ConnectorConfig:
     policies: dict[str, Policy]
     local: LocalRules = field(default_factory=LocalRules)
     control: ControlEntry | None = None
+    advertise: list[str] = field(default_factory=list)  # `address:port` that an administrator knows
     org: str = LOCAL_ORGANISATION
     id: str = ""  # of this connector, from the control plane
 
@@ -137,6 +139,7 @@ def read(data: Mapping[str, Any], path: Path) -> ConnectorConfig:
         policies=policies,
         local=local,
         control=control,
+        advertise=_advertise(connector),
     )
     connector.close()
     top.close()
@@ -152,6 +155,22 @@ def _listen_address(table: Table) -> str:
         except ValueError:
             raise table.error(f"{text!r} is not an IP address", "listen_address") from None
     return text
+
+
+def _advertise(table: Table) -> list[str]:
+    texts = table.strings("advertise", [])
+    for text in texts:
+        host, colon, port = text.rpartition(":")
+        try:
+            ip_address(host.strip("[]") if colon else "")
+            good = 0 < int(port) < 65536 and (":" in host) == host.startswith("[")
+        except ValueError:
+            good = False
+        if not good:
+            raise table.error(f"{text!r}: write ADDRESS:PORT, IPv6 in brackets", "advertise")
+    if len(texts) > MAX_ADVERTISED:
+        raise table.error(f"more than {MAX_ADVERTISED} addresses", "advertise")
+    return texts
 
 
 def _policies(top: Table, base: Path) -> dict[str, Policy]:

@@ -81,6 +81,11 @@ class Stack:
         self._flows.wake = value
 
     @property
+    def mtu(self) -> int:
+        """The largest packet of all, in bytes."""
+        return self._flows.limits.mtu
+
+    @property
     def path_mtu(self) -> Callable[[bytes], int] | None:
         """Who is asked what the tunnel carries; may be set at any time."""
         return self._flows.paths.ask

@@ -9,13 +9,13 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -68,6 +68,8 @@ class Agent(Service):
     ) -> None:
         self.reactor, self.config, self.dialer, self.leave = reactor, str(config), dialer, leave
         self.stays = stays
+        # Questions that a node is asked as well: request in, answer out, at once or later.
+        self.verbs: Mapping[str, Callable[[dict[str, Any]], Any]] = {}
         self.superseded = leave  # called when the membership is another now
         self.address = LocalAddress(home)
         self.idle_seconds = idle_seconds
@@ -214,6 +216,8 @@ class LocalConnection(Leg):
                 self._connect(request)
             elif request.get("stop"):
                 self._stop()
+            elif verb := self.agent.verbs.get(str(request.get("verb"))):
+                maybeDeferred(verb, request).addCallbacks(self._told, self._refuse_error)
             else:
                 self._refuse("this agent does not know that request; it is of another version")
         except Superseded as error:
@@ -228,6 +232,10 @@ class LocalConnection(Leg):
 
     def _refuse(self, error: str, kind: str = "config") -> None:
         self._answer(ok=False, error=error, kind=kind)
+        self.transport.loseConnection()  # type: ignore[union-attr]
+
+    def _told(self, answer: dict[str, Any]) -> None:
+        self._answer(**{"ok": True, "pid": os.getpid(), **answer})
         self.transport.loseConnection()  # type: ignore[union-attr]
 
     def _ride(self, request: dict[str, Any]) -> None:

@@ -96,6 +96,9 @@ def refusal(message: dict[str, Any]) -> TunnelError:
 class LocalAddress:
     """Where the agent of a home is reached; `unix` is False for the loopback form."""
 
+    # What somebody does whom it keeps out.
+    advice = "choose --home DIR"
+
     def __init__(self, home: Path, unix: bool = UNIX, name: str = "client.sock") -> None:
         self.path = home / name
         self.unix = unix
@@ -141,7 +144,7 @@ class LocalAddress:
                 return made
             return socket.create_connection(("127.0.0.1", self.read()[0]), ANSWER_SECONDS)
         except PermissionError:
-            raise Border0Error(f"{self.path} belongs to another user; choose --home DIR") from None
+            raise Border0Error(f"{self.path} belongs to another user; {self.advice}") from None
         except OSError:
             raise NoAgent("no agent runs") from None
 

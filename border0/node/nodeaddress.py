@@ -1,15 +1,26 @@
-"""Where the node of this machine listens, and how a command asks it; blocking, without Twisted."""
+"""Where node and connector of this machine listen, and how a command asks; blocking, no Twisted."""
 
 import os
 import socket
 from pathlib import Path
 from typing import Any
 
-from border0.node.localapi import UNIX, LocalAddress, NoAgent, TunnelError, ask
+from border0.node.localapi import (
+    UNIX,
+    LocalAddress,
+    NoAgent,
+    TunnelError,
+    ask,
+    decode,
+    encode,
+    refusal,
+)
 
 SYSTEM = Path("/run/border0")
 NAME = "node.sock"
+CONNECTOR_NAME = "connector.sock"  # in its state folder
 END_SECONDS = 30.0
+MAXIMUM_ANSWER = 64 << 20  # thousands of peers with all their ways
 
 
 def node_address(home: Path) -> LocalAddress:
@@ -23,8 +34,34 @@ def question(home: Path, verb: str, **more: Any) -> dict[str, Any]:
 
     :raises NoAgent: none runs. TunnelError: it refused.
     """
-    connection, answer = _ask(node_address(home), {"verb": verb, **more})
-    connection.close()
+    return inquire(node_address(home), verb, **more)
+
+
+def connector_address(state_dir: Path) -> LocalAddress:
+    """Where the connector with this state folder listens."""
+    address = LocalAddress(state_dir, name=CONNECTOR_NAME)
+    address.advice = "ask as that user, or with sudo"
+    return address
+
+
+def inquire(address: LocalAddress, verb: str, **more: Any) -> dict[str, Any]:
+    """Ask whoever listens at an address; the answer may be long.
+
+    :raises NoAgent: nobody does. TunnelError: it refused.
+    """
+    address.check()
+    with address.connect() as connection:
+        try:
+            connection.sendall(encode({"verb": verb, **more, **address.token()}))
+            with connection.makefile("rb") as source:
+                line = source.readline(MAXIMUM_ANSWER)
+            answer = decode(line)
+        except TimeoutError:
+            raise TunnelError(f"{address.path}: no answer in time; try again") from None
+        except (OSError, ValueError, RecursionError):
+            raise NoAgent("it went away") from None
+    if not answer.get("ok"):
+        raise refusal(answer)
     return answer
 
 

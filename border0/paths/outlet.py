@@ -35,6 +35,7 @@ class Outlet:
         "nat",
         "opener_hops",
         "origin",
+        "owners",
         "random_bytes",
         "resolve",
         "rules",
@@ -59,6 +60,8 @@ class Outlet:
         self.opener_hops = opener_hops
         self.strangers = TokenBucket(STRANGER_RATE, STRANGER_BURST)
         self.datagrams: list[Datagram] = []
+        # Keys of the peers that have a way to an endpoint.
+        self.owners: dict[Endpoint, set[bytes]] = {}
         self.events: deque[Event] = deque(maxlen=_PENDING_EVENTS)
         # Our own candidates, and which edition of them this is; 0: none yet.
         self.generation = 0

@@ -125,6 +125,7 @@ class Prober:
         peer = self.peers.pop(public_key, None)
         if peer is None:
             raise ValueError("no peer with this public key")
+        peer.close()
         self._retire(peer)
         self._heap = [entry for entry in self._heap if entry[2] is not peer]
         heapify(self._heap)
@@ -279,15 +280,17 @@ class Prober:
 
         Otherwise (an ICMP error, which anybody can forge) the way is only asked at once.
         """
-        for peer in self.peers.values():
-            if peer.send_failed(endpoint, certain, now):
-                self._note(peer, now)
+        for key in self._outlet.owners.get(endpoint, ()):
+            peer = self.peers[key]
+            peer.send_failed(endpoint, certain, now)
+            self._note(peer, now)
 
     def too_big(self, endpoint: Endpoint, payload: int, now: float) -> None:
         """The system does not send `payload` bytes of UDP to `endpoint` (EMSGSIZE)."""
-        for peer in self.peers.values():
-            if peer.too_big(endpoint, payload, now):
-                self._note(peer, now)
+        for key in self._outlet.owners.get(endpoint, ()):
+            peer = self.peers[key]
+            peer.too_big(endpoint, payload, now)
+            self._note(peer, now)
 
     def close(self) -> None:
         """Tell the peers that we stop; the datagrams of it are still to be sent."""

@@ -25,7 +25,10 @@ _NUMBERS = 65_535
 
 
 class Roster:
-    """The ways by endpoint and by number. `generation` is that of the peer's newest list."""
+    """The ways by endpoint and by number. `generation` is that of the peer's newest list.
+
+    `selector` must know which ways are gone.
+    """
 
     __slots__ = (
         "_discoveries",
@@ -34,17 +37,19 @@ class Roster:
         "_outlet",
         "generation",
         "paths",
+        "public_key",
         "refused",
         "require_inner",
         "selector",
     )
 
-    def __init__(self, outlet: Outlet, selector: Selector, require_inner: int) -> None:
+    def __init__(self, public_key: bytes, outlet: Outlet, require_inner: int) -> None:
+        self.public_key = public_key
         self.paths: dict[Endpoint, Path] = {}
         self.generation = 0
         self.refused = 0  # addresses that were not looked at
         self.require_inner = require_inner
-        self.selector = selector
+        self.selector = Selector()
         self._outlet = outlet
         self._numbers: dict[int, Path] = {}
         self._number = 0
@@ -135,11 +140,13 @@ class Roster:
             now=now,
         )
         self.paths[endpoint] = self._numbers[path.number] = path
+        self._outlet.owners.setdefault(endpoint, set()).add(self.public_key)
         return path
 
     def drop(self, path: Path) -> None:
         """Forget a way."""
         self.paths.pop(path.endpoint, None)
+        self._disown(path.endpoint)
         self._numbers.pop(path.number, None)
         self.selector.forget(path)
 
@@ -168,3 +175,15 @@ class Roster:
             own = path.kind == STATIC
             if path.address is not None and rules.refusal(path.address, own) is not None:
                 self.drop(path)
+
+    def _disown(self, endpoint: Endpoint) -> None:
+        owners = self._outlet.owners.get(endpoint)
+        if owners is not None:
+            owners.discard(self.public_key)
+            if not owners:
+                del self._outlet.owners[endpoint]
+
+    def close(self) -> None:
+        """The peer is gone: nothing of it stays."""
+        for endpoint in self.paths:
+            self._disown(endpoint)

@@ -24,8 +24,9 @@ from border0.node.agent import IDLE_SECONDS, Agent
 from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
 from border0.node.lock import FileLock
-from border0.processes import logs
-from border0.processes.clienttunnel import ClientTunnel, beside
+from border0.processes import logs, pathverbs
+from border0.processes.clienttunnel import ClientTunnel
+from border0.processes.keyfiles import beside
 from border0.processes.memory import settle
 from border0.processes.steady import steady
 
@@ -95,6 +96,7 @@ class _Parts:
             basis = self.following.config()
         self.tunnel = ClientTunnel(reactor, basis)
         self.agent = Agent(reactor, home, config_file, self.tunnel, _leave(reactor), idle)
+        self.agent.verbs = pathverbs.of(self.tunnel.tunnel, home)
         self.failed = False
         self.tunnel.start()
 

@@ -6,6 +6,7 @@ locked, waits for approval) reaches the user as the reason why nothing is instal
 """
 
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
@@ -19,11 +20,13 @@ from border0.errors import ConfigError
 from border0.keys import load_private_key, public_key
 from border0.node.config import ClientConfig
 from border0.node.followed import EXPIRED, LOCKED, STRANGER, News, Place, configure
+from border0.paths.candidates import Rules
 from border0.processes.addresses import local_endpoints
 from border0.processes.clienttunnel import ClientTunnel
+from border0.processes.outside import Outside
+from border0.processes.peering import Peering
 
 FINAL = frozenset((LOCKED, EXPIRED, *STRANGER))  # words after which no news will come
-REPORT_SECONDS = 30.0  # how often the addresses of this machine are looked at
 ANSWER_SECONDS = 5.0  # how long such a word is an answer, before somebody asks again
 
 log = Logger(namespace="border0.client")
@@ -60,7 +63,8 @@ class Following:
         self.tunnel: ClientTunnel | None = None
         self._waiting: Deferred[None] | None = None
         self._said = ""
-        self._reporting: Any = None
+        self.peering: Peering | None = None
+        self._told: dict[str, object] = {}  # of connectors by id: where they are, as last told
         self._patience: Any = None
         self._node = self._node_file()
         self._began = reactor.seconds()
@@ -85,17 +89,62 @@ class Following:
         tunnel.outdated = self._outdated
         waiting = self._waiting = Deferred()
         self._patience = self.reactor.callLater(patience, self._settled)
-        self._report()
+        self.peering = self._peering(tunnel)
+        self.peering.startService()
         self.follower.startService()
+        self._offer()
         return waiting
+
+    def _peering(self, tunnel: ClientTunnel) -> Peering:
+        control, network = self.state.control, self.state.network
+        inside = (
+            network.services_v4, network.services_v6, network.devices_v4, network.devices_v6,
+        )  # fmt: skip
+
+        def hosts() -> list[str]:
+            port = tunnel.tunnel.port
+            return local_endpoints(
+                port, towards=control.host, loopback=control.is_loopback, without=inside
+            )
+
+        peering = Peering(
+            self.reactor,
+            tunnel.tunnel,
+            tunnel.private_key,
+            Outside(self.reactor, tunnel.tunnel.udp, hosts),
+            Rules((str(each) for each in inside), control.is_loopback),
+            require_inner=tunnel.require_inner,
+        )
+        peering.publish(self.follower.report)
+        return peering
+
+    def _offer(self) -> None:
+        """Say where the connectors are, of which that is another place than before."""
+        if self.tunnel is None or self.peering is None:
+            return
+        self.peering.outside.set_servers(self.follower.stun)
+        for node in self.follower.ledger.every("node", self.wall()):
+            id = str(node.body["id"])
+            peer = self.tunnel.device.peers.get(b64decode(node.body["public_key"]))
+            path = self.follower.paths(id)
+            if peer is None or path is None:
+                continue
+            endpoints = self.follower.endpoints(id)
+            said = (peer, endpoints, path)
+            if self._told.get(id) != said:
+                self._told[id] = said
+                self.peering.follow(peer, endpoints, path)
 
     def stop(self) -> Any:
         """Say good-bye; fires when the connection is gone."""
         self._waiting = None  # nobody shall begin to serve now
-        for call in (self._reporting, self._patience):
-            if call is not None and call.active():
-                call.cancel()
-        return maybeDeferred(self.follower.stopService)
+        if self._patience is not None and self._patience.active():
+            self._patience.cancel()
+        left = maybeDeferred(self.follower.stopService)
+        if self.peering is not None and self.peering.running:
+            parted = maybeDeferred(self.peering.stopService)
+            left.addBoth(lambda result: parted.addCallback(lambda _: result))
+        return left
 
     def _settled(self) -> None:
         waiting, self._waiting = self._waiting, None
@@ -116,6 +165,7 @@ class Following:
                 log.info("this device may reach {count} services", count=len(config.services))
         if config != self.tunnel.config:
             self.tunnel.install(config)
+        self._offer()
         if follower.synced or follower.refusal in FINAL:
             self._settled()
 
@@ -133,20 +183,6 @@ class Following:
             return (self.place.folder / NODE_FILE).read_bytes()
         except OSError:
             return b""
-
-    def _report(self) -> None:
-        """Tell where this device is, now and again: a machine that moves has other addresses."""
-        assert self.tunnel is not None
-        self._reporting = self.reactor.callLater(REPORT_SECONDS, self._report)
-        control, network = self.state.control, self.state.network
-        self.follower.report(
-            local_endpoints(
-                self.tunnel.tunnel.port,
-                towards=control.host,
-                loopback=control.is_loopback,
-                without=(network.devices_v4, network.devices_v6),
-            )
-        )
 
     def _command(self, command: CommandReceived) -> None:
         self.follower.answer(command.id, False, "a device takes no commands")

@@ -7,17 +7,14 @@ end of the TCP connections is our own stack.
 """
 
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import error
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from border0.errors import Border0Error
 from border0.keys import load_private_key
 from border0.netstack.adapters.endpoints import StackClientEndpoint
 from border0.netstack.stack import Stack
@@ -27,8 +24,11 @@ from border0.node.config import ClientConfig, ConnectorEntry, follows, load
 from border0.node.localapi import Superseded, TunnelError
 from border0.node.names import Target, find
 from border0.node.splice import Leg
+from border0.processes.keyfiles import beside, stamp
 from border0.processes.places import locate, places
-from border0.processes.tunnel import Endpoints, Tunnel
+from border0.processes.traffic import Traffic
+from border0.processes.tunnel import NoEndpoints, Tunnel
+from border0.processes.waiters import Waiters
 from border0.wireguard.adapters.timestamps import StoredClock
 from border0.wireguard.device import Device
 from border0.wireguard.events import Event, HandshakeCompleted, HandshakeGaveUp, NoPeer
@@ -39,19 +39,8 @@ CONNECT_SECONDS = 8.0  # two handshake attempts; whoever waits hears within ten 
 FRESH_SECONDS = 180.0  # after this silence a peer's endpoint is looked up again
 KEEPALIVE_SECONDS = 25.0  # keeps NAT mappings while there is a tunnel
 REVIEW_SECONDS = 0.5
-TRAFFIC_SECONDS = 30.0  # a service is in use for so long after a packet to it
 
 log = Logger(namespace="border0.client")
-
-
-class _NoEndpoints(Endpoints):
-    """A client's file names the endpoints; nothing is remembered."""
-
-    def __init__(self) -> None:
-        self.known = {}
-
-    def save(self, peers: Iterable[Peer]) -> None:
-        """Keep nothing."""
 
 
 class ClientTunnel:
@@ -65,25 +54,26 @@ class ClientTunnel:
     def __init__(self, reactor: Any, config: ClientConfig, port: int = 0) -> None:
         self.reactor, self.config = reactor, config
         self.private_key = load_private_key(config.private_key_file, create=False)
-        self._stamp = _stamp(config.file)
+        self._stamp = stamp(config.file)
         self.clock = StoredClock(beside(config.private_key_file, ".tai64n"))
         self.device = Device(
             self.private_key, random_bytes=os.urandom, timestamp=self.clock, mtu=MTU
         )
         self.local: frozenset[bytes] = frozenset()
+        self.require_inner = 0  # bytes of packets that a way shall carry; 1,280 with an interface
         self.stack = Stack(
             mtu=MTU,
             random_bytes=os.urandom,
             is_local=lambda address: address in self.local,
             accept=lambda connection: False,
         )
-        self.tunnel = Tunnel(reactor, self.device, self.stack, port, _NoEndpoints())
+        self.tunnel = Tunnel(reactor, self.device, self.stack, port, NoEndpoints())
         self.tunnel.flows_of = self._flows_of
         self.tunnel.event = self._happened
         self.choice = Choice()
         self.legs: dict[Leg, str] = {}  # connections that stand, with their services
         self._opening: dict[str, list[float]] = {}  # since when new ones wait
-        self._waiters: list[Deferred[None]] = []
+        self._handshakes = Waiters(reactor)
         self._reviewing: Any = None
         # Why whoever follows must be made anew, "" while it need not.
         self.outdated: Callable[[], str] = lambda: ""
@@ -92,9 +82,7 @@ class ClientTunnel:
         self.unrouted: Callable[[list[bytes]], object] = lambda packets: None
         # How connections to services are made: on our own stack.
         self.endpoint: Callable[[Target], Any] = self._endpoint
-        self._traffic: dict[str, float] = {}  # services that packets went to, and when
-        self._prepared: dict[str, float] = {}  # when their connectors were last looked for
-        self._services_at: dict[bytes, list[str]] = {}
+        self.traffic = Traffic(reactor, self._prepare)
         self._follow({}, config)
 
     def start(self) -> None:
@@ -123,15 +111,15 @@ class ClientTunnel:
 
         Raises Border0Error why nothing can be reached, or Superseded when another process must.
         """
-        stamp = _stamp(self.config.file)
+        fresh = stamp(self.config.file)
         if self.config.followed:
-            outdated = "its file has changed" if stamp != self._stamp else self.outdated()
+            outdated = "its file has changed" if fresh != self._stamp else self.outdated()
             if outdated:
                 raise Superseded(outdated)
             if self.config.refusal:
                 raise TunnelError(self.config.refusal, "config")
             return
-        if stamp == self._stamp:
+        if fresh == self._stamp:
             return
         if follows(self.config.file):
             raise Superseded("a control plane says now what there is")
@@ -141,7 +129,7 @@ class ClientTunnel:
                 "this device has a new key: run border0 client stop, then try again", "config"
             )
         self.install(config)
-        self._stamp = stamp
+        self._stamp = fresh
 
     def install(self, config: ClientConfig) -> None:
         """Make peers and addresses those of `config`; what did not change keeps its keys.
@@ -157,7 +145,7 @@ class ClientTunnel:
         wanted = {one.public_key: one for one in config.connectors}
         for key in list(self.device.peers):
             if not _same(before.get(key), wanted.get(key), config.followed):
-                self.device.remove_peer(key)
+                self.tunnel.remove_peer(key)
         for key, connector in wanted.items():
             known = self.device.peers.get(key)
             if known is not None:
@@ -174,11 +162,7 @@ class ClientTunnel:
             peer.timers.persistent_keepalive = KEEPALIVE_SECONDS
         self.local = frozenset(interface.ip.packed for interface in config.addresses)
         self.config = config
-        self._services_at = {}
-        for entry in config.services:
-            for address in (entry.ipv4, entry.ipv6):
-                if address is not None:
-                    self._services_at.setdefault(address.packed, []).append(entry.name)
+        self.traffic.follow(config.services)
         self._observe()
         services = {
             one.name: [name for name in one.connectors if self._peer(name) is not None]
@@ -195,7 +179,7 @@ class ClientTunnel:
         if self.config.followed and self.tunnel.port:
             for connector in self.config.connectors:
                 peer = self.device.peers.get(connector.public_key)
-                if peer is not None:
+                if peer is not None and peer.roams:
                     peer.look_at(places(self.tunnel.udp, connector.endpoints))
 
     def _route(self) -> None:
@@ -227,9 +211,9 @@ class ClientTunnel:
         elif isinstance(event, HandshakeGaveUp):
             self.choice.gave_up(event.peer.name)
         elif isinstance(event, HandshakeCompleted):
-            waiters, self._waiters = self._waiters, []
-            for waiter in waiters:
-                waiter.callback(None)
+            if self.tunnel.peering is not None:
+                self.tunnel.peering.hold(event.peer)
+            self._handshakes.happened()
             if self._reviewing is not None:
                 self._review()
 
@@ -244,11 +228,7 @@ class ClientTunnel:
     def _in_use(self) -> set[str]:
         for leg in [leg for leg in self.legs if leg.gone]:
             del self.legs[leg]
-        used = set(self.legs.values())
-        if self._traffic:
-            since = self.reactor.seconds() - TRAFFIC_SECONDS
-            used.update(service for service, at in self._traffic.items() if at >= since)
-        return used
+        return self.traffic.in_use().union(self.legs.values())
 
     def _tick(self) -> None:
         self._reviewing = None
@@ -289,46 +269,18 @@ class ClientTunnel:
         while not self.choice.ready(target.name, now):
             if now >= until:
                 raise advice.silence(self.config, target, self.device.public_key)
-            await self._answer(until - now)
+            await self._handshakes.wait(until - now)
             now = self.reactor.seconds()
             self._observe()
             if self.choice.settle(target.name, now):
                 self._say_moved([target.name])
                 self._route()
 
-    def _answer(self, seconds: float) -> "Deferred[None]":
-        """Fires at the next handshake that is done, or when the time is over."""
-        waiter: Deferred[None] = Deferred(lambda _: self._waiters.remove(waiter))
-        self._waiters.append(waiter)
-
-        def over() -> None:
-            self._waiters.remove(waiter)
-            waiter.callback(None)
-
-        timer = self.reactor.callLater(seconds, over)
-
-        def settled(result: Any) -> Any:
-            if timer.active():
-                timer.cancel()
-            return result
-
-        return waiter.addBoth(settled)
-
     # Packets of this machine's own TCP
 
     def serves(self, address: bytes) -> bool:
         """Whether a connector leads to a packed address now."""
-        return any(self.choice.at(name) for name in self._services_at.get(address, ()))
-
-    def use(self, addresses: Iterable[bytes]) -> None:
-        """Packets are about to go to these packed addresses: have their connectors ready."""
-        now = self.reactor.seconds()
-        for address in addresses:
-            for service in self._services_at.get(address, ()):
-                if now - self._prepared.get(service, -TRAFFIC_SECONDS) >= TRAFFIC_SECONDS:
-                    self._prepared[service] = now
-                    ensureDeferred(self._prepare(service)).addErrback(_unprepared)
-                self._traffic[service] = now
+        return any(self.choice.at(name) for name in self.traffic.services(address))
 
     async def _prepare(self, service: str) -> None:
         """As for a new connection: whoever sent the packet tries again, or goes on."""
@@ -418,6 +370,9 @@ class ClientTunnel:
             peer = self.device.peers.get(connector.public_key)
             if peer is None:
                 continue
+            if not peer.roams:
+                found_one = True  # its ways are looked for as soon as something waits
+                continue
             heard = peer.last_authenticated
             if heard is None or self.reactor.seconds() - heard > FRESH_SECONDS:
                 try:
@@ -438,23 +393,3 @@ def _same(before: ConnectorEntry | None, after: ConnectorEntry | None, followed:
     if before is None or after is None:
         return False
     return before.same_peer(after) if followed else before == after
-
-
-def _unprepared(failure: Failure) -> None:
-    if failure.check(Border0Error):
-        log.warn("{why}", why=failure.getErrorMessage())
-    else:
-        log.failure("a service cannot be prepared", failure=failure)
-
-
-def beside(path: Path, suffix: str) -> Path:
-    """A file next to another: `client.key` and `.lock` give `client.key.lock`."""
-    return path.with_name(path.name + suffix)
-
-
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        found = path.stat()
-    except OSError:
-        return (0, 0, 0)
-    return (found.st_mtime_ns, found.st_size, found.st_ino)

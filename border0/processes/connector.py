@@ -7,6 +7,7 @@ file again and keeps what it has when the new file is wrong.
 import os
 import signal
 import sys
+import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,11 @@ from border0.errors import Border0Error
 from border0.keys import decode_key, encode_key, load_private_key
 from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
-from border0.processes import logs
+from border0.node.nodeaddress import connector_address
+from border0.processes import logs, pathverbs
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
+from border0.processes.localsocket import LocalSocket
 from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
 from border0.processes.options import ProcessOptions
@@ -87,6 +90,7 @@ class ConnectorProcess(MultiService):
     def __init__(self, reactor: Any, config: ConnectorConfig, observer: Any = None) -> None:
         super().__init__()
         self.reactor, self.config, self.observer = reactor, config, observer
+        self.began = time.time()
         private_key = load_private_key(config.private_key_file)
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.lock = FolderLock(config.state_dir)
@@ -130,8 +134,13 @@ class ConnectorProcess(MultiService):
             self.control.connector = self.connector
             self.control.apply = self.apply
             self.control.flush = self.tunnel.driver.flush
-            self.control.port = lambda: self.tunnel.port
+            self.control.peer_by(self.tunnel, private_key).setServiceParent(self)
             self.control.setServiceParent(self)
+        address = connector_address(config.state_dir)
+        self.asked = LocalSocket(reactor, address, "connector", needed=False)
+        self.asked.verbs["status"] = lambda request: self.status()
+        self.asked.verbs |= pathverbs.of(self.tunnel)
+        self.asked.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
         """Bring our log observer along when twistd adopts us."""
@@ -161,7 +170,7 @@ class ConnectorProcess(MultiService):
         before = {device.public_key: device for device in self.config.devices}
         for key in list(self.device.peers):
             if key not in wanted or not same_peer(wanted[key], before.get(key)):
-                self.device.remove_peer(key)
+                self.tunnel.remove_peer(key)
         for key, device in wanted.items():
             peer = self.device.peers.get(key)
             if peer is not None:
@@ -179,9 +188,9 @@ class ConnectorProcess(MultiService):
     def underlay(self, public_key: bytes) -> tuple[str, float] | None:
         """A device's outside address and the age in seconds of its newest authenticated packet."""
         peer = self.device.peers.get(public_key)
-        if peer is None or peer.endpoint is None or peer.last_authenticated is None:
+        if peer is None or peer.source is None or peer.last_authenticated is None:
             return None
-        host = str(peer.endpoint[0]).partition("%")[0]  # type: ignore[index]
+        host = str(peer.source[0]).partition("%")[0]  # type: ignore[index]
         mapped = ip_address(host)
         four = getattr(mapped, "ipv4_mapped", None)
         return str(four or mapped), self.reactor.seconds() - peer.last_authenticated
@@ -275,6 +284,20 @@ class ConnectorProcess(MultiService):
         failure.trap(Border0Error)
         text = str(failure.value)
         log.error("configuration not changed: {error}", error=text)
+
+    def status(self) -> dict[str, Any]:
+        """What its owner may know."""
+        return {
+            "name": self.config.name,
+            "organisation": "" if self.control is None else self.control.organisation,
+            "public_key": encode_key(self.device.public_key),
+            "config": str(self.config.file),
+            "since": self.began,
+            "port": self.tunnel.port,
+            "problems": self.problems(),
+            "devices": len(self.config.devices),
+            "sockets": [socket.name for socket in self.config.sockets],
+        }
 
     def problems(self) -> list[str]:
         """Why the connector is not ready."""

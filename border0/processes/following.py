@@ -28,13 +28,15 @@ from border0.connector.whereabouts import Whereabouts
 from border0.control.member.follower import Follower
 from border0.control.member.https import Refused
 from border0.control.member.state import MemberState
+from border0.control.member.url import parse_url
 from border0.control.push.client import backoff
 from border0.control.push.events import CommandReceived
 from border0.errors import Border0Error, ConfigError
-from border0.processes.addresses import local_endpoints
+from border0.processes.devicepaths import DevicePaths
+from border0.processes.peering import Peering
+from border0.processes.tunnel import Tunnel
 
 REVIEW_SECONDS = 1.0
-REPORT_SECONDS = 30.0  # how often the addresses of this machine are looked at
 REFUSED_SECONDS = 300.0  # until a code that was refused is tried again
 
 log = Logger(namespace="border0.connector")
@@ -44,7 +46,8 @@ class ControlClient(MultiService):
     """The control plane's side of one connector.
 
     `config` is what it says now. The process sets `connector`, `apply` (which makes a configuration
-    the one in force), `flush` (which sends what ended sessions still have to say) and `port`.
+    the one in force) and `flush` (which sends what ended sessions still have to say), and it calls
+    `peer_by`.
 
     :param local: the connector's file, with its `[control]`.
     :param own_key: the connector's WireGuard public key.
@@ -70,7 +73,7 @@ class ControlClient(MultiService):
         self.connector: ConnectorService
         self.apply: Callable[[ConnectorConfig], None]
         self.flush: Callable[[], None] = lambda: None
-        self.port: Callable[[], int] = lambda: 0
+        self.ways: DevicePaths | None = None
         self.follower: Follower | None = None
         self.followed: Followed | None = None
         self.where: Whereabouts | None = None
@@ -81,7 +84,6 @@ class ControlClient(MultiService):
         self._connected = False
         self._tick: IDelayedCall | None = None
         self._again: IDelayedCall | None = None
-        self._report_at = 0.0
         self._attempt = 0
         self._joining: Deferred[Any] | None = None
         folder = local.state_dir / FOLDER
@@ -202,6 +204,8 @@ class ControlClient(MultiService):
             self._applied()
         elif follower.connected != self._connected and self.where is not None:
             self.where.follow(self.config.devices)
+        if self.ways is not None:
+            self.ways.moved(follower, follower.take_moved())
         if follower.connected != self._connected:
             self._connected = follower.connected
             self._review()
@@ -209,6 +213,8 @@ class ControlClient(MultiService):
     def _applied(self) -> None:
         config = self.config
         self.apply(config)
+        if self.ways is not None and self.follower is not None:
+            self.ways.applied(self.follower)
         log.info(
             "configuration {revision}: {devices} devices, {sockets} sockets, {policies} policies",
             revision=self.follower.ledger.revision if self.follower else 0,
@@ -274,10 +280,6 @@ class ControlClient(MultiService):
     def _look(self) -> None:
         self._tick = self.reactor.callLater(REVIEW_SECONDS, self._look)
         self._review()
-        now = self.reactor.seconds()
-        if self.follower is not None and now >= self._report_at and self.port():
-            self._report_at = now + REPORT_SECONDS
-            self.follower.report(self._endpoints())
 
     def _review(self) -> None:
         self.connector.close(self.offline())
@@ -293,22 +295,15 @@ class ControlClient(MultiService):
         limit = self.control.offline_limit_text
         return f"no contact with the control plane for more than {limit} (offline_limit)"
 
-    def _endpoints(self) -> list[str]:
-        assert self.follower is not None
-        network = self.config.network
-        where = self.follower.state.control
-        return local_endpoints(
-            self.port(),
-            towards=where.host,
-            loopback=where.is_loopback,
-            listen=self.local.listen_address,
-            without=(
-                network.services_v4,
-                network.services_v6,
-                network.devices_v4,
-                network.devices_v6,
-            ),
-        )
+    # -- ways to the devices ------------------------------------------------------------------
+
+    def peer_by(self, tunnel: Tunnel, private_key: bytes) -> Peering:
+        """Make the service that finds ways to the devices for this tunnel."""
+        where = parse_url(self.control.url)
+        self.ways = DevicePaths(self.reactor, tunnel, private_key, lambda: self.config, where)
+        if self.follower is not None:
+            self.ways.applied(self.follower)
+        return self.ways.peering
 
     def problems(self) -> list[str]:
         """Why the connector is not ready to serve."""

@@ -15,27 +15,26 @@ from typing import TYPE_CHECKING, Any
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import ILogObserver, Logger
-from twisted.python import usage
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from border0 import __version__
 from border0._build_info import build_info
 from border0.errors import Border0Error, ConfigError
-from border0.keys import encode_key, load_private_key
-from border0.node import launch
+from border0.keys import encode_key
 from border0.node.agent import Agent
 from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
-from border0.node.localapi import NoAgent, Superseded
-from border0.node.lock import FileLock
-from border0.node.nodeaddress import question
-from border0.node.nodesocket import NodeSocket
-from border0.processes import logs
-from border0.processes.client import LOCK_SECONDS, SYNC_SECONDS
-from border0.processes.clienttunnel import ClientTunnel, beside
+from border0.node.localapi import Superseded
+from border0.node.nodeaddress import node_address
+from border0.processes import logs, pathverbs
+from border0.processes.claim import Claim
+from border0.processes.client import SYNC_SECONDS
+from border0.processes.clienttunnel import ClientTunnel
 from border0.processes.health import Metric, health_service
+from border0.processes.localsocket import LocalSocket
 from border0.processes.memory import settle
+from border0.processes.nodeoptions import Options
 
 if TYPE_CHECKING:
     from border0.node.splitdns import Resolver
@@ -45,113 +44,9 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 32442
 STAYS = "a node keeps this tunnel open: border0 node stop ends it"
 
+LEAST_IPV6 = 1280  # bytes of packets that programs of this machine may count on
+
 log = Logger(namespace="border0.node")
-
-
-class Options(usage.Options):
-    """The command line of `twistd border0-node`."""
-
-    synopsis = "[--home DIR] [--config FILE] [options]"
-    longdesc = (
-        "Keeps this device's tunnel open: programs reach services with border0 client or, with "
-        "--tun (Linux, root), directly through an interface."
-    )
-    optParameters = [
-        ["home", None, None, "The device's folder (BORDER0_HOME; ~/.border0)."],
-        ["config", "c", None, "The device's file (HOME/client.toml)."],
-        ["interface", None, "border0", "What --tun calls its interface."],
-        ["log-format", None, "text", "How to log: text or json."],
-        ["log-level", None, None, "debug, info, warn or error (or BORDER0_LOG_LEVEL; info)."],
-        ["metrics-listen", None, None, "[ADDRESS:]PORT for /healthz, /readyz and /metrics."],
-    ]
-    optFlags = [
-        ["tun", None, "Make an interface with routes and names for every program."],
-        ["no-dns", None, "With --tun: leave this machine's resolver alone."],
-        ["validate", None, "Check the file, say what it holds, and exit."],
-    ]
-    compData = usage.Completions(optActions={"config": usage.CompleteFiles("*.toml")})
-
-    home: Path
-    file: Path
-    basis: Place | ClientConfig
-
-    def postOptions(self) -> None:
-        """Read the file before anything starts, so that a mistake is one clear line."""
-        level = self["log-level"] or os.environ.get("BORDER0_LOG_LEVEL") or "info"
-        self["log-level"] = level.lower()
-        for name, allowed in (("log-format", logs.FORMATS), ("log-level", logs.LEVELS)):
-            if self[name] not in allowed:
-                self._exit(f"--{name} {self[name]}: expected one of {', '.join(allowed)}", 2)
-        chosen = self["home"] or os.environ.get("BORDER0_HOME") or Path.home() / ".border0"
-        self.home = Path(chosen).absolute()
-        self.file = Path(self["config"] or self.home / "client.toml").absolute()
-        try:
-            self.basis = find_place(self.file) or load(self.file)
-            load_private_key(self.basis.private_key_file, create=False)
-        except Border0Error as error:
-            self._exit(str(error), 1)
-        if self["validate"]:
-            kind = "follows a control plane"
-            if isinstance(self.basis, ClientConfig):
-                kind = f"{self.basis.name!r} with {len(self.basis.services)} services"
-            print(f"{self.file}: fine: device that {kind}" if isinstance(self.basis, Place)
-                  else f"{self.file}: fine: device {kind}")  # fmt: skip
-            raise SystemExit(0)
-
-    @staticmethod
-    def _exit(message: str, status: int) -> None:
-        print(f"border0-node: {message}", file=sys.stderr)
-        raise SystemExit(status)
-
-
-class Claim:
-    """This process's right to be the device: the key's lock, and nobody else starting meanwhile.
-
-    :raises Border0Error: another process has it and keeps it.
-    """
-
-    def __init__(self, home: Path, key_file: Path) -> None:
-        owner = home.stat().st_uid
-        if hasattr(os, "geteuid") and owner != os.geteuid():
-            raise ConfigError(
-                f"{home} belongs to user {owner}: a node is run by the user whose device it is; "
-                "root's own is joined with: border0 node join URL"
-            )
-        self.starting = FileLock(home / "client.starting")
-        if not self.starting.acquire(2 * launch.START_SECONDS):
-            raise Border0Error("another program has been starting the tunnel for too long")
-        self.key = FileLock(beside(key_file, ".lock"))
-        try:
-            self._take(home, key_file)
-        except BaseException:
-            self.starting.release()
-            raise
-
-    def _take(self, home: Path, key_file: Path) -> None:
-        try:
-            told = question(home, "status")
-        except NoAgent:
-            pass
-        else:
-            raise Border0Error(
-                f"a node runs already, process {told['pid']}: border0 node stop ends it"
-            )
-        if (agent := launch.stop(home)) is not None:
-            log.info("ended the tunnel of process {agent}: the node takes its place", agent=agent)
-        if not self.key.acquire(LOCK_SECONDS):
-            raise Border0Error(
-                f"{key_file} is in use by process {self.key.holder() or 'unknown'}, "
-                "which serves another folder or is ending: end it, or try again"
-            )
-
-    def settled(self) -> None:
-        """The node serves: clients find it from now on."""
-        self.starting.release()
-
-    def give(self) -> None:
-        """Let go; again is harmless."""
-        self.starting.release()
-        self.key.release()
 
 
 class TunnelService(Service):
@@ -231,6 +126,8 @@ class NodeProcess(MultiService):
             self.interface = nodeinterface.NodeInterface(
                 reactor, interface, self.tunnel, os.urandom, resolver
             )
+            self.interface.path_mtu = self.tunnel.tunnel.path_mtu
+            self.tunnel.require_inner = LEAST_IPV6
             self.interface.prepare()
             self.interface.lost = self.leave
             self.interface.setServiceParent(self)
@@ -240,9 +137,11 @@ class NodeProcess(MultiService):
         self.agent = Agent(reactor, home, file, self.tunnel, self.leave, None, STAYS)
         self.agent.setName("agent")
         self.agent.superseded = self.start_anew
-        self.socket = NodeSocket(reactor, home, self.leave)
+        everybody = os.name == "posix" and os.geteuid() == 0  # they may learn its name
+        self.socket = LocalSocket(reactor, node_address(home), "node", self.leave, everybody)
         self.socket.open["status"] = lambda request: self.brief()
         self.socket.verbs["status"] = lambda request: self.status()
+        self.socket.verbs |= pathverbs.of(self.tunnel.tunnel, home)
         self.socket.setServiceParent(self)
 
     def setServiceParent(self, parent: Any) -> None:
@@ -342,7 +241,7 @@ class NodeProcess(MultiService):
                 {
                     "name": entry.name,
                     "public_key": encode_key(entry.public_key),
-                    "endpoint": _place(None if peer is None else peer.endpoint),
+                    "endpoint": _place(None if peer is None else peer.source or peer.endpoint),
                     "heard_seconds": None if heard is None else round(now - heard, 3),
                     "received_bytes": 0 if peer is None else peer.rx_bytes,
                     "sent_bytes": 0 if peer is None else peer.tx_bytes,
@@ -437,7 +336,7 @@ def makeService(options: Options) -> Service:
     observer = logs.observer(options["log-format"], options["log-level"])
     claim = None
     try:
-        claim = Claim(options.home, options.basis.private_key_file)
+        claim = Claim(options.home, options.loaded.private_key_file)
         # Read only when the key is ours: two would overwrite what is saved.
         basis = find_place(options.file) or load(options.file)
         interface = options["interface"] if options["tun"] else ""

@@ -168,7 +168,7 @@ class NodeInterface(Service):
         if asked:
             self._driver.packets_received(asked)
         if out:
-            self.tunnel.use(addresses)
+            self.tunnel.traffic.goes_to(addresses)
             self.tunnel.tunnel.send(out)
 
     def _inward(self, packets: list[bytes]) -> None:

@@ -10,7 +10,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from ipaddress import ip_interface
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
 from twisted.logger import Logger
@@ -22,6 +22,9 @@ from border0.wireguard.adapters.udp import BatchPort
 from border0.wireguard.device import Device
 from border0.wireguard.events import Event, HandshakeCompleted
 from border0.wireguard.peer import Peer
+
+if TYPE_CHECKING:
+    from border0.processes.peering import Peering
 
 SAVE_SECONDS = 5.0
 
@@ -41,9 +44,9 @@ class Endpoints:
     def save(self, peers: Iterable[Peer]) -> None:
         """Write when something changed; a full disk loses a convenience, nothing else."""
         now = {
-            b64encode(peer.public_key).decode(): (str(peer.endpoint[0]), int(peer.endpoint[1]))
+            b64encode(peer.public_key).decode(): (str(place[0]), int(place[1]))
             for peer in peers
-            if isinstance(peer.endpoint, tuple)
+            if isinstance(place := peer.source or peer.endpoint, tuple)
         }
         if now == self.known:
             return
@@ -52,6 +55,16 @@ class Endpoints:
         except OSError:
             return
         self.known = now
+
+
+class NoEndpoints(Endpoints):
+    """A client's file or its control plane names the endpoints; nothing is remembered."""
+
+    def __init__(self) -> None:
+        self.known = {}
+
+    def save(self, peers: Iterable[Peer]) -> None:
+        """Keep nothing."""
 
 
 class Tunnel(Service):
@@ -72,8 +85,8 @@ class Tunnel(Service):
         self.endpoints = endpoints
         self.driver = StackDriver(stack, reactor, self._transmit)
         self.udp = BatchPort(reactor, listen_port, self._received, self._other, interface)
-        # Datagrams that are not WireGuard's go here; silence until somebody claims them.
-        self.other: Callable[[bytes, Any], object] = lambda data, source: None
+        self.mtu = stack.mtu
+        self.peering: Peering | None = None  # chooses ways, and takes what is no WireGuard
         # Whose connections a peer holds: a device's own addresses, a connector's services.
         self.flows_of: Callable[[Peer], Iterable[bytes]] = _own_addresses
         # Hears of each event, after what it made us send has been sent.
@@ -139,7 +152,25 @@ class Tunnel(Service):
         self._flush(now)
 
     def _other(self, data: bytes, source: Any) -> None:
-        self.other(data, source)
+        if self.peering is not None:
+            self.peering.receive(data, source, self.reactor.seconds())
+
+    def path_mtu(self, address: bytes) -> int:
+        """The largest packet that reaches a packed inner address now, in bytes."""
+        peer = self.device.owner(address)
+        size = None if peer is None or self.peering is None else self.peering.inner_mtu(peer)
+        return self.mtu if size is None else min(size, self.mtu)
+
+    def path_changed(self, peer: Peer, size: int) -> None:
+        """Another size fits the way to a peer: its connections follow."""
+        for address in self.flows_of(peer):
+            self.driver.path_changed(address, min(size, self.mtu))
+
+    def remove_peer(self, public_key: bytes) -> None:
+        """Forget a peer, its keys and the ways to it."""
+        self.device.remove_peer(public_key)
+        if self.peering is not None:
+            self.peering.forget(public_key)
 
     def send(self, packets: list[bytes]) -> None:
         """Send inner packets, from whichever stack."""
@@ -151,9 +182,12 @@ class Tunnel(Service):
         self._flush(now)
 
     def _flush(self, now: float) -> None:
-        datagrams = self.device.take_datagrams()
-        if datagrams:
-            self.udp.send(cast(Any, datagrams))
+        datagrams: Any = self.device.take_datagrams()
+        if self.peering is not None:
+            self.udp.send(self.peering.route(datagrams, now))
+            self.peering.flush(now)
+        elif datagrams:
+            self.udp.send(datagrams)
         for event in self.device.take_events():
             if isinstance(event, HandshakeCompleted):
                 self._handshake(event, now)
@@ -178,7 +212,7 @@ class Tunnel(Service):
 
     def _handshake(self, event: HandshakeCompleted, now: float) -> None:
         peer = event.peer
-        self.log.debug("handshake with {name} at {where}", name=peer.name, where=peer.endpoint)
+        self.log.debug("handshake with {name} at {where}", name=peer.name, where=peer.source)
         if event.unexpected:
             # A peer that restarted has forgotten its connections: ask each of them at once.
             for address in self.flows_of(peer):

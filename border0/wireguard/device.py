@@ -35,6 +35,7 @@ from border0.wireguard.load import source_bytes
 from border0.wireguard.messages import TRANSPORT_OVERHEAD
 from border0.wireguard.noise import StaticKey
 from border0.wireguard.peer import Endpoint, Peer
+from border0.wireguard.runs import runs
 from border0.wireguard.timers import PeerTimers
 from border0.wireguard.transport import Session, open_batch, seal_batch
 
@@ -70,6 +71,9 @@ class Device:
         self.public_key = self._static.public
         self.peers: dict[bytes, Peer] = {}
         self.refused_handshakes = 0
+        # Hears of each run of authenticated messages of a peer that does not roam: the peer, where
+        # they came from, how many fresh transport messages, whether more than keepalives, when.
+        self.heard: Callable[[Peer, Endpoint, int, bool, float], object] = lambda *_: None
         self._handshakes = Handshakes(
             self._static,
             self.peers,
@@ -132,6 +136,10 @@ class Device:
         """Replace the prefixes of a peer; ValueError for a malformed one."""
         self._allowed.replace(peer, allowed_ips)
 
+    def owner(self, address: bytes) -> Peer | None:
+        """Return the peer to which a packed inner address belongs."""
+        return self._allowed.lookup(address)
+
     def start_handshake(self, peer: Peer, now: float) -> None:
         """Ask for a new session although nothing waits to be sent."""
         self._want_session(peer, now)
@@ -148,29 +156,8 @@ class Device:
         authenticate change nothing and raise nothing.
         """
         delivered: dict[Peer, list[bytes]] = {}
-        # Neighbours of one source and size are opened together, as if the kernel had joined them.
-        run: list[bytes] = []
-        run_size = 0
-        run_source: Endpoint = None
-        for buffer, size, source in batch:
-            total = len(buffer)
-            if size <= 0 or size > total:
-                size = total
-            if run and (size != run_size or source != run_source):
-                self._receive_equal(run, run_size, run_source, now, delivered)
-                run = []
-            odd = total % size if total else 0
-            if odd:
-                run.append(buffer[:-odd])
-                self._receive_equal(run, size, source, now, delivered)
-                run = [buffer[-odd:]]
-                size = odd
-            else:
-                run.append(buffer)
-            run_size = size
-            run_source = source
-        if run:
-            self._receive_equal(run, run_size, run_source, now, delivered)
+        for run, size, source in runs(batch):
+            self._receive_equal(run, size, source, now, delivered)
         for peer in delivered:
             self._deadlines.note(peer)
         return [(peer, packets) for peer, packets in delivered.items() if packets]
@@ -215,7 +202,8 @@ class Device:
         """Account for authenticated, fresh transport data of one session."""
         peer: Peer = session.owner
         length = sum(map(len, opened))
-        self._authenticated(peer, source, length + TRANSPORT_OVERHEAD * len(opened), now)
+        size = length + TRANSPORT_OVERHEAD * len(opened)
+        self._authenticated(peer, source, size, len(opened), length > 0, now)
         if session is peer.next:
             self._confirm(peer, now)
         if length:
@@ -245,7 +233,7 @@ class Device:
                 self._datagrams.append((source, len(reply), [reply]))
             return
         peer: Peer = session.owner
-        self._authenticated(peer, source, len(message), now)
+        self._authenticated(peer, source, len(message), 0, False, now)
         peer.timers.session_derived(now)
         if reply is not None:
             self._transmit(peer, reply)
@@ -270,11 +258,16 @@ class Device:
         self._events.append(HandshakeCompleted(peer, initiator=False, unexpected=unexpected))
         self._flush_queue(peer, now)
 
-    def _authenticated(self, peer: Peer, source: Endpoint, size: int, now: float) -> None:
+    def _authenticated(
+        self, peer: Peer, source: Endpoint, size: int, count: int, active: bool, now: float
+    ) -> None:
         peer.rx_bytes += size
         peer.last_authenticated = now
+        peer.source = source
         peer.timers.any_received(now)
-        if peer.endpoint != source:
+        if not peer.roams:
+            self.heard(peer, source, count, active, now)
+        elif peer.endpoint != source:
             peer.endpoint = source
             self._events.append(EndpointChanged(peer))
 

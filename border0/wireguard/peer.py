@@ -25,6 +25,8 @@ class Peer:
 
     `last_handshake` and `last_authenticated` are monotonic seconds, None before the first.
     `round_trip` is how long the newest initiation of ours that was answered took, in seconds.
+    `source` is where its newest authenticated message came from; `endpoint`, where ours go,
+    follows it as long as `roams`.
     `rx_bytes` and `tx_bytes` count WireGuard messages as they were on the wire.
     """
 
@@ -45,9 +47,11 @@ class Peer:
         "previous",
         "public_key",
         "queue",
+        "roams",
         "round_trip",
         "rx_bytes",
         "scheduled",
+        "source",
         "static_shared",
         "timers",
         "tx_bytes",
@@ -69,6 +73,8 @@ class Peer:
         self.preshared_key = preshared_key
         self.static_shared = static_shared
         self.endpoint = endpoint
+        self.roams = True
+        self.source: Endpoint | None = None
         self.candidates: tuple[Endpoint, ...] = ()
         self.timers = timers
         self.scheduled = NEVER  # the earliest deadline that the device has noted for us
@@ -86,6 +92,12 @@ class Peer:
         self.rx_bytes = 0
         self.tx_bytes = 0
         self._allowed = allowed
+
+    def steer(self, endpoint: Endpoint) -> None:
+        """Send to `endpoint` from now on: whoever stands behind it chooses the way."""
+        self.endpoint = endpoint
+        self.candidates = ()
+        self.roams = False
 
     def look_at(self, endpoints: Iterable[Endpoint]) -> None:
         """Say where the remote may be, the best place first; at most 16 are kept.

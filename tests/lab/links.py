@@ -30,7 +30,8 @@ class Link:
     rate in kbit/s; queue in bytes; mtu in bytes with or without icmp; down drops everything.
     deny: packets from or to these addresses are dropped. deny_first: UDP datagrams whose payload
     begins with one of these bytes are dropped (4 = WireGuard's data, while probes pass), those of
-    at least deny_size bytes of payload.
+    at least deny_size bytes of payload. only: all of this but down and deny is for packets
+    from or to these addresses; the others pass at once.
     """
 
     def __init__(self, lab: Lab, name: str, destination: Node) -> None:
@@ -45,10 +46,12 @@ class Link:
         self.deny: list[str] = []
         self.deny_first: list[int] = []
         self.deny_size = 0
+        self.only: list[str] = []
         self.stats: collections.Counter[str] = collections.Counter()
         self.origin: Node | None = None  # where an ICMP error goes
         self.reverse: Link | None = None
         self._denied: frozenset[bytes] = frozenset()
+        self._concerned: frozenset[bytes] = frozenset()
         self._free = self._last = 0.0
         self._losing = False
 
@@ -59,6 +62,7 @@ class Link:
                 raise AttributeError(name)
             setattr(self, name, value)
         self._denied = frozenset(ipaddress.ip_address(host).packed for host in self.deny)
+        self._concerned = frozenset(ipaddress.ip_address(host).packed for host in self.only)
 
     def send(self, packet: bytearray) -> None:
         """Carry a packet to the other end, or not."""
@@ -67,7 +71,15 @@ class Link:
         if self.down:
             stats["down"] += 1
             return
-        if (self._denied or self.deny_first) and self._filtered(packet):
+        spared = bool(self._concerned) and not self._is_from_or_to(packet, self._concerned)
+        if self._denied and self._is_from_or_to(packet, self._denied):
+            stats["denied"] += 1
+            return
+        if spared:
+            stats["out"] += 1
+            self.destination.receive(packet, self)
+            return
+        if self.deny_first and self._filtered(packet):
             stats["denied"] += 1
             return
         if size > self.mtu:
@@ -113,10 +125,16 @@ class Link:
             self._losing = random.random() < begin
         return self._losing
 
+    @staticmethod
+    def _is_from_or_to(packet: bytearray, addresses: frozenset[bytes]) -> bool:
+        if packet[0] >> 4 == 4:
+            source, destination = bytes(packet[12:16]), bytes(packet[16:20])
+        else:
+            source, destination = bytes(packet[8:24]), bytes(packet[24:40])
+        return source in addresses or destination in addresses
+
     def _filtered(self, packet: bytearray) -> bool:
         flow = Flow(packet)
-        if flow.source in self._denied or flow.destination in self._denied:
-            return True
         if flow.protocol != UDP or len(packet) - flow.offset - 8 < max(1, self.deny_size):
             return False
         return packet[flow.offset + 8] in self.deny_first

@@ -124,6 +124,19 @@ class TwoSites(Case):
         self.assertTrue(passes(client, server.getsockname(), server))
         self.assertGreater(box.stats()["links"]["s1"][1]["denied"], 0)
 
+    def test_trouble_of_one_family_alone(self) -> None:
+        box = self.box(natbox.two_sites("full-cone", "full-cone"))
+        client, _, server = self.sides(box)
+        client6 = self.udp(box, "a", natbox.A_V6)
+        server6 = self.udp(box, "s1", natbox.STUN1_V6)
+        for trouble in ({"loss": 1.0}, {"deny_first": [4]}, {"mtu": 100}):
+            box.command(link="s1", only=[natbox.STUN1], **trouble)
+            data = b"\x04\0\0\0" + bytes(100)
+            self.assertFalse(passes(client, server.getsockname(), server, data), trouble)
+            self.assertTrue(passes(client6, server6.getsockname(), server6, data), trouble)
+            box.command(link="s1", only=[], loss=0.0, deny_first=[], mtu=65_535)
+        self.assertTrue(passes(client, server.getsockname(), server))
+
     def test_a_laptop_changes_its_network(self) -> None:
         box = self.box(natbox.two_sites("port-restricted", "full-cone"))
         client, _, server = self.sides(box)

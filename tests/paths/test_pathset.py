@@ -53,6 +53,42 @@ class FirstWayTests(SynchronousTestCase):
         places = [to for to, _, _ in left.prober.route(handshake, world.now)]
         self.assertEqual(places, [world.ways[0].ends[1], world.ways[1].ends[1]])
 
+    def test_an_answer_to_a_handshake_gets_back_to_where_the_peer_is_now(self) -> None:
+        world = World(0.01, 0.02, 0.03)
+        world.meet()
+        world.flow(20.0)
+        world.run(10.0)
+        left, right = world.sides
+        first, second, third = (way.ends[1] for way in world.ways)
+        handshake = [(left.peer, 92, [b"\x02\0\0\0".ljust(92)])]
+
+        def places(heard_from: object) -> list[object]:
+            left.prober.heard(right.public, heard_from, 0, world.now)  # type: ignore[arg-type]
+            return [to for to, _, _ in left.prober.route(handshake, world.now)]
+
+        self.assertEqual(places(first), [first, second])
+        self.assertEqual(places(second), [first, second])
+        self.assertEqual(places(third), [first, third, second])
+        moved = address("203.0.113.5")
+        self.assertEqual(places(moved), [first, moved, second])
+        left.peer.remove_path(third, world.now)
+        left.peer.remove_path(second, world.now)
+        self.assertEqual(places(moved), [first, moved])
+        # Data waits until the new place has answered a PING.
+        data = [(left.peer, 100, [DATA.ljust(100)])]
+        self.assertEqual([to for to, _, _ in left.prober.route(data, world.now)], [first])
+
+    def test_no_answer_goes_where_nobody_may_be(self) -> None:
+        world = World(0.01, rules=Rules(["100.64.0.0/16"]))
+        world.meet()
+        left, right = world.sides
+        for inside in (address("100.64.0.7"), address("224.0.0.1")):
+            left.prober.heard(right.public, inside, 1, world.now)
+            self.assertNotIn(inside, left.peer.handshake_destinations())
+        here = address("127.0.0.1")  # nobody else can send from there
+        left.prober.heard(right.public, here, 1, world.now)
+        self.assertIn(here, left.peer.handshake_destinations())
+
     def test_data_without_any_way_goes_where_wireguard_would_send_it(self) -> None:
         world = World()
         world.meet()
@@ -183,6 +219,34 @@ class RoamingTests(SynchronousTestCase):
         self.assertEqual(world.using(), 0)
         left.prober.send_failed(world.ways[0].ends[1], world.now, certain=True)
         self.assertEqual(world.using(), 1)
+
+    def test_a_way_that_cannot_be_sent_to_is_not_asked_more_often_for_it(self) -> None:
+        def probes(failing: bool) -> int:
+            world = met(0.01, 0.03)
+            left, gone = world.sides[0], world.ways[1].ends[1]
+            world.ways[1].each(loss=1.0)
+            world.run(10.0)
+            sent = 0
+            for _ in range(600):
+                world.tap = []
+                world.run(0.1)
+                mine = [one for one in world.tap if one[2] == gone]
+                sent += len(mine)
+                if mine and failing:
+                    left.prober.send_failed(gone, world.now, certain=True)
+            return sent
+
+        self.assertGreater(probes(False), 3)
+        self.assertLessEqual(probes(True), probes(False) + 1)
+
+    def test_of_a_peer_that_is_forgotten_nothing_stays(self) -> None:
+        world = met(0.01, 0.03)
+        left, right = world.sides
+        end = world.ways[0].ends[1]
+        self.assertIn(end, left.prober._outlet.owners)
+        left.prober.remove_peer(right.public)
+        self.assertEqual(left.prober._outlet.owners, {})
+        left.prober.send_failed(end, world.now, certain=True)
 
 
 class SizeTests(SynchronousTestCase):

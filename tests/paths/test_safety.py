@@ -216,8 +216,8 @@ class SafetyTests(SynchronousTestCase):
             right.prober.expire(world.now + number)
             answers(right)
         self.assertLessEqual(len(right.peer.paths), 1 + 8 + 1)
-        self.assertLessEqual(len(right.peer._counts._counts), 32)
-        self.assertLessEqual(len(right.peer._windows._paths), 32)
+        self.assertLessEqual(len(right.peer._hearing.counts._counts), 32)
+        self.assertLessEqual(len(right.peer._hearing.windows._paths), 32)
 
     def test_lists_without_end_and_generations_without_end(self) -> None:
         world = met()

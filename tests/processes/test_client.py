@@ -149,6 +149,24 @@ class Requests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.left, 1)
 
+    def test_questions_that_a_node_is_asked_as_well(self) -> None:
+        later: Deferred[Any] = Deferred()
+        self.agent.verbs = {
+            "debug peers": lambda request: {"peers": []},
+            "netcheck": lambda request: later,
+            "wrong": lambda request: {}["no"],
+        }
+        _, wire = self.connection({"verb": "debug peers"})
+        self.assertEqual(self.said(wire), {"ok": True, "pid": os.getpid(), "peers": []})
+        self.assertTrue(wire.disconnecting)
+        _, wire = self.connection({"verb": "netcheck"})
+        self.assertEqual(wire.value(), b"")
+        later.callback({"ok": False, "error": "no", "kind": "none"})
+        self.assertEqual((self.said(wire)["ok"], self.said(wire)["kind"]), (False, "none"))
+        for verb in ("wrong", "other", 5, ["debug peers"], {"a": 1}, None):
+            _, wire = self.connection({"verb": verb})
+            self.assertEqual(self.said(wire)["kind"], "config")
+
     def test_another_file_is_refused(self) -> None:
         _, wire = self.connection({"ride": True, "config": "/y/client.toml"})
         self.assertIn("border0 client stop", self.said(wire)["error"])

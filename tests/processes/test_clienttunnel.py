@@ -171,14 +171,14 @@ class Moving(Case):
         self.net.advance(0.5)
         error = self.failureResultOf(connecting, TunnelError)
         self.assertIn("none of the connectors of web answers (a, b)", str(error.value))
-        self.assertEqual(self.tunnel._waiters, [])
+        self.assertEqual(self.tunnel._handshakes._waiting, [])
 
     def test_given_up_while_waiting(self) -> None:
         self.net.down |= {self.a.place, self.b.place}
         connecting = self.tunnel.connect("web", None, Listener())
         connecting.addErrback(lambda _: None)
         connecting.cancel()
-        self.assertEqual((self.tunnel._waiters, self.tunnel._opening), ([], {}))
+        self.assertEqual((self.tunnel._handshakes._waiting, self.tunnel._opening), ([], {}))
 
 
 class Changing(Case):

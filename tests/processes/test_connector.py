@@ -60,7 +60,8 @@ class Connector(TestCase):
         return [child.name for child in service]
 
     def test_names_and_order(self) -> None:
-        self.assertEqual(self.names(self.process), ["audit", "policy", "tunnel", "dns", "proxies"])
+        order = ["audit", "policy", "tunnel", "dns", "proxies", "connector-socket"]
+        self.assertEqual(self.names(self.process), order)
         self.assertEqual(self.names(self.process.connector), ["proxy:s0", "proxy:s1"])
         return self.process.stopService()
 

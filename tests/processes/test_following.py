@@ -123,7 +123,8 @@ class Following(Stage):
         self.people()
         process = await self.started()
         names = [child.name for child in process]
-        self.assertEqual(names, ["audit", "policy", "tunnel", "dns", "proxies", "control-client"])
+        first = ["audit", "policy", "tunnel", "dns", "proxies"]
+        self.assertEqual(names, [*first, "paths", "control-client", "connector-socket"])
         body = self.plane.joins[0]
         self.assertEqual(base64.b64decode(body["wireguard_key"]), process.device.public_key)
         self.assertTrue(body["ssh_host_key"].startswith("ssh-ed25519 "))
@@ -301,9 +302,13 @@ class Following(Stage):
     async def test_what_it_reports(self) -> None:
         process = await self.started()
         hub, gate = self.plane.hub, identifier("gate")
-        reported = hub._endpoints
-        await self.waiter.until(lambda: reported.get(gate, monotonic()))
-        self.assertEqual(reported.get(gate, monotonic()), [f"127.0.0.1:{process.tunnel.port}"])
+        facts = hub._facts
+        await self.waiter.until(lambda: facts._endpoints.get(gate, monotonic()))
+        where, path = facts._endpoints.get(gate, monotonic())
+        self.assertEqual(where, [f"127.0.0.1:{process.tunnel.port}"])
+        self.assertEqual(path.kinds, ["host"])
+        peering = process.tunnel.peering
+        self.assertEqual(base64.b64decode(path.key), peering.prober.path_key)
 
     async def test_a_socket_whose_proxy_cannot_be_made_is_alone(self) -> None:
         self.people()

@@ -78,14 +78,18 @@ class Plane:
         self.chain: list[Statement] = [self.org.signers]
         self.answers: list[tuple[str, str, bool, str]] = []
         self.statuses: list[Any] = []
+        self.stun: list[str] = []  # what a welcome names
         self.org.revision += 1  # that of the first head
         self.state = State(self.org.revision, self.held())
         self.port: Any = None
         self.number = 0  # of the port, also when it is closed
+        self.host = "127.0.0.1"
+        self.hosts: list[str] = []  # the Host field of those that followed
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.number}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"https://{host}:{self.number}"
 
     async def start(self, port: int = 0) -> None:
         """Listen; a second start is a server without any memory of its connections."""
@@ -94,6 +98,7 @@ class Plane:
             lambda node: [other for other in self.hub.sessions if other != node],
             ChangeLog(self.state.revision),
             random_bytes=os.urandom,
+            stun=self.stun,
         )
         self.hub.answered = lambda *answer: self.answers.append(answer)
         self.driver = HubDriver(self.hub, reactor)
@@ -108,9 +113,9 @@ class Plane:
         node.putChild(b"join", Answer(self.join))
         for path, call in self.posts.items():
             v1.putChild(path.encode(), call if isinstance(call, Resource) else Answer(call))
-        chain, key = self.authority.leaf(["localhost"], ["127.0.0.1"], time.time())
+        chain, key = self.authority.leaf(["localhost"], ["127.0.0.1", "::1"], time.time())
         endpoint = SSL4ServerEndpoint(
-            reactor, port, server_context(chain, key), interface="127.0.0.1"
+            reactor, port, server_context(chain, key), interface=self.host
         )
         self.port = await endpoint.listen(Site(root))
         self.number = int(self.port.getHost().port)
@@ -120,6 +125,7 @@ class Plane:
         await self.port.stopListening()
 
     def authenticate(self, approach: Approach) -> Entry | Refusal:
+        self.hosts.append(approach.headers.get("host", ""))
         known = approach.hello.node in self.keys
         return Entry(self.org.id, approach.hello.node) if known else Refusal("unknown", 0.1)
 

@@ -19,6 +19,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from border0.control.member.belief import Belief
+from border0.control.member.disk import Disk
+from border0.control.member.neighbours import Neighbours
 from border0.control.member.state import AUTHORITY_FILE, MemberState
 from border0.control.push.adapters.client import PushClient
 from border0.control.push.adapters.records import RecordSender
@@ -33,14 +35,15 @@ from border0.control.push.events import (
     Lost,
     Seen,
     SoftChanged,
+    StunChanged,
 )
-from border0.control.push.messages import Key
+from border0.control.push.messages import Key, PathOffer
+from border0.control.stun import servers_of
 from border0.errors import Border0Error
 from border0.prefixes import Network4And6
 from border0.statements import StatementError
 from border0.trust import client_context, remembered_authority
 
-MAP_SECONDS = 1.0  # how long a new map may wait for the disk
 CONTACT_SECONDS = 60.0  # how often the time of the last contact is written
 AUTHORITY_RETRY = 30.0
 LATER_LIMIT = 86400.0  # longest timer; deadlines may be years away
@@ -83,7 +86,6 @@ class Follower(Service):
         self.network: Network4And6 = state.network
         self.org_name = state.org_name
         self.refusal = ""
-        self.failure = ""  # why the last map could not be saved
         self.records = RecordSender(self._act)
         self._changed, self._command = changed, command
         self._uniform = uniform or SystemRandom().random
@@ -93,20 +95,21 @@ class Follower(Service):
         self.clock_sets = 0
         self._ahead = 0.0  # of the wall clock to the monotonic one
         self._heard: float | None = None  # monotonic time of the last contact in this process
-        self._seen: dict[str, Seen] = {}
         self._refusals: dict[str, str] = {}
-        self._reported: list[str] = []
+        self._reported: tuple[list[str], PathOffer | None] = ([], None)
         self._connected = self._was_synced = False
         self._push: PushClient | None = None
         self._authority: Deferred[Any] | None = None
         self._dial: IDelayedCall | None = None
         self._deadline: IDelayedCall | None = None
         self._tick: IDelayedCall | None = None
-        self._map_due: IDelayedCall | None = None
         held = state.load_map()
         # What was believed is newer than a map that was lost or that nobody signed.
         held.revision = self.ledger.revision
         self.machine = MapClient(state.node, state.machine_key.sign, held)
+        self.machine.stun = self._contact.stun
+        self.neighbours = Neighbours(self.machine, self._contact)
+        self.disk = Disk(reactor, state, self.ledger, self.machine)
         self.belief = Belief(held, self.ledger)
         self.belief.show(held.entries, wall())
 
@@ -116,6 +119,11 @@ class Follower(Service):
     def refused(self) -> dict[Key, StatementError]:
         """Why statements of the map do not count."""
         return self.belief.refused
+
+    @property
+    def failure(self) -> str:
+        """Why the last map could not be saved; "" if it was."""
+        return self.disk.failure
 
     @property
     def connected(self) -> bool:
@@ -141,14 +149,30 @@ class Follower(Service):
 
     def endpoints(self, node: str) -> list[str]:
         """Where a node can be reached, best first: as it is now, or was when we last heard."""
-        return self._contact.endpoints.get(node, [])
+        return self.neighbours.endpoints(node)
+
+    def paths(self, node: str) -> PathOffer | None:
+        """What a node told with its endpoints in this run, None if it speaks no probes (now).
+
+        Its `kinds` are those of `endpoints`.
+        """
+        return self.neighbours.path(node)
+
+    def take_moved(self) -> set[str]:
+        """Which nodes told where they are since the last call."""
+        return self.neighbours.take_moved()
+
+    @property
+    def stun(self) -> list[str]:
+        """The STUN servers to ask, `HOST:PORT`; also those of the last run."""
+        return servers_of(self._contact.stun, self.state.control.host)
 
     def presence(self, node: str) -> Seen | None:
         """How a node's own connection was last seen, also while we have none ourselves.
 
         `heard` is in the time of `now`; how old it may be is the caller's rule.
         """
-        return self._seen.get(node)
+        return self.neighbours.presence(node)
 
     def configuration(self, socket: str) -> bytes | None:
         """A socket's configuration, if it is the one that its current statement names."""
@@ -156,11 +180,14 @@ class Follower(Service):
 
     # -- what is said -----------------------------------------------------------------------
 
-    def report(self, endpoints: list[str]) -> None:
-        """Tell where this node can be reached (`address:port`, best first)."""
-        if endpoints != self._reported:
-            self._reported = endpoints
-            self._act(lambda machine, now: machine.report(endpoints, now))
+    def report(self, endpoints: list[str], path: PathOffer | None = None) -> None:
+        """Tell where this node can be reached (`address:port`, best first), and its path key.
+
+        :raises ValueError: the path part has not one kind for each endpoint, or is none.
+        """
+        if (endpoints, path) != self._reported:
+            self._act(lambda machine, now: machine.report(endpoints, now, path))
+            self._reported = (list(endpoints), path)
 
     def answer(self, command: str, ok: bool, detail: str = "") -> None:
         """Acknowledge a command; one that is not known any more is ignored."""
@@ -208,9 +235,7 @@ class Follower(Service):
         self._dial = self._deadline = self._tick = None
         if self._authority is not None:
             self._authority.cancel()
-        if self._map_due is not None:
-            self._map_due.cancel()
-            self._save_map()
+        self.disk.finish()
         self._touch()
         self._save_contact()
         self._connected = False
@@ -282,12 +307,16 @@ class Follower(Service):
                     new=self.machine.map.revision,
                 )
             elif isinstance(event, SoftChanged):
-                self._softened(event)
+                self.neighbours.changed(event, self.now())
+                news = True
+            elif isinstance(event, StunChanged):
+                self._contact.stun = list(event.servers)
+                self._save_contact()
                 news = True
             elif isinstance(event, CommandReceived):
                 commands.append(event)
         if fresh:
-            self._save()
+            self.disk.save(later=bool(self.running))
         if news:
             self._touch()
             self._tell()
@@ -314,19 +343,8 @@ class Follower(Service):
     def _applied(self, event: Applied) -> None:
         for type, id in event.dropped:
             if type == "node":
-                self._seen.pop(id, None)
-                self._contact.endpoints.pop(id, None)
+                self.neighbours.forget(id)
         self.belief.applied(event.put, event.dropped, self.wall(), full=event.full)
-
-    def _softened(self, event: SoftChanged) -> None:
-        if event.kind == "presence":
-            seen = self.machine.presence.get(event.node, self.now())
-            if seen is not None:
-                self._seen[event.node] = seen
-        else:
-            where = self.machine.endpoints.get(event.node, self.now())
-            if where is not None:
-                self._contact.endpoints[event.node] = list(where)
 
     # -- time and disk ----------------------------------------------------------------------
 
@@ -374,26 +392,3 @@ class Follower(Service):
             self.state.save_contact(self._contact)
         except OSError as error:
             log.error("the last contact could not be saved: {why}", why=str(error))
-
-    def _save(self) -> None:
-        """The ledger at once: nobody is told before what counts is on the disk.
-
-        The map follows within MAP_SECONDS, one for all changes of that time: a node that dies
-        before has an older one, never the reverse, and gets what is missing when it is back.
-        A disk that is full keeps nobody from obeying: the change is applied, and said to be lost.
-        """
-        self.failure = ""
-        self._saving(lambda: self.state.save_ledger(self.ledger))
-        if self._map_due is None and self.running:
-            self._map_due = self.reactor.callLater(MAP_SECONDS, self._save_map)
-
-    def _save_map(self) -> None:
-        self._map_due = None
-        self._saving(lambda: self.state.save_map(self.machine.map))
-
-    def _saving(self, save: Callable[[], None]) -> None:
-        try:
-            save()
-        except OSError as error:
-            self.failure = f"what the control plane says cannot be saved: {error.strerror}"
-            log.error("{why}", why=self.failure)

@@ -6,10 +6,10 @@ goes over a second connection, which verifies. Without one the system's store de
 
 import json
 from collections.abc import Mapping
+from io import BytesIO
 from typing import Any
 
 from OpenSSL import SSL
-from treq.client import HTTPClient
 from treq.content import collect
 from twisted.internet import error
 from twisted.internet.defer import Deferred
@@ -17,10 +17,12 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.web.client import (
     Agent,
     BrowserLikePolicyForHTTPS,
+    FileBodyProducer,
     RequestTransmissionFailed,
     ResponseFailed,
     ResponseNeverReceived,
 )
+from twisted.web.http_headers import Headers
 
 from border0 import __version__
 from border0.control.member.url import ControlUrl
@@ -46,8 +48,8 @@ class Asking:
     def __init__(self, reactor: Any, control: ControlUrl, authority: bytes | None) -> None:
         self.reactor, self.control, self.authority = reactor, control, authority
         policy = BrowserLikePolicyForHTTPS(trust_root(authority))
-        agent = Agent(reactor, policy, connectTimeout=CONNECT_SECONDS)
-        self._client = HTTPClient(agent)
+        # Not treq's client: it takes the IPv6 address of a URL for a name.
+        self._agent = Agent(reactor, policy, connectTimeout=CONNECT_SECONDS)
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The answer's object; `path` counts from /api/v1.
@@ -56,11 +58,13 @@ class Asking:
         :raises Border0Error: nobody answers, nobody who is trusted, or not in JSON.
         """
         where = f"{self.control.text}/api/v1{path}"
-        headers: dict[bytes | str, bytes | str] = {
-            "Content-Type": "application/json",
-            "Accept": "application/json",
-            "User-Agent": f"border0/{__version__}",
-        }
+        headers = Headers(
+            {
+                "Content-Type": ["application/json"],
+                "Accept": ["application/json"],
+                "User-Agent": [f"border0/{__version__}"],
+            }
+        )
         chunks: list[bytes] = []
         size = 0
 
@@ -71,9 +75,8 @@ class Asking:
                 chunks.append(data)
 
         async def ask() -> int:
-            response = await self._client.post(
-                where, data=json.dumps(body).encode(), headers=headers, allow_redirects=False
-            )
+            producer = FileBodyProducer(BytesIO(json.dumps(body).encode()))
+            response = await self._agent.request(b"POST", where.encode(), headers, producer)
             await collect(response, take)
             return int(response.code)
 
@@ -133,7 +136,7 @@ def _unreached(control: ControlUrl, failure: Exception, *, pinned: bool) -> Bord
             "give the pin that the control plane printed (--ca sha256:...)"
         )
         return Border0Error(f"{control.text} is not trusted: {advice}; nothing was sent to it")
-    where = f"{control.host}:{control.port}"
+    where = control.text.removeprefix("https://")
     if isinstance(failure, DeferredTimeout | error.TimeoutError):
         return Border0Error(f"{where} did not answer in time; is the control plane running?")
     if isinstance(failure, error.DNSLookupError):

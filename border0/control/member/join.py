@@ -30,7 +30,6 @@ from border0.control.member.https import Refused, approach
 from border0.control.member.state import (
     LEDGER_FILE,
     ROLES,
-    Contact,
     MemberState,
     load_machine_key,
     make_folder,
@@ -141,8 +140,9 @@ def _keep(state: MemberState, signers: list[Statement], now: float) -> None:
             state.forget()
         state.save_authority()
         state.save_ledger(ledger)
-        known = state.load_contact().endpoints
-        state.save_contact(Contact(now, known))
+        contact = state.load_contact()
+        contact.last = now
+        state.save_contact(contact)
         state.save_node()
     except OSError as error:
         raise ConfigError(f"{state.folder}: {error.strerror}; joined, but not kept") from None

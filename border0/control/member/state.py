@@ -7,7 +7,7 @@
 | authority.pem | the control plane's pinned authority; absent where the system's store decides |
 | ledger | what was believed last (`Ledger.dump`) |
 | map | what the control plane sent last (`NodeMap.dump`) |
-| contact.json | when the control plane was last in sync with this node; endpoints of other nodes |
+| contact.json | when the control plane was last there; endpoints of nodes; STUN servers |
 
 Every file is replaced whole (`privatefile`), mode 0600. A lost map costs one download. A ledger
 that is lost or damaged is an error: an empty one would believe old statements.
@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from border0 import privatefile
 from border0.control.member.url import ControlUrl, parse_url
 from border0.control.push.nodemap import NodeMap
+from border0.control.stun import MAX_SERVERS
 from border0.errors import Border0Error, ConfigError, ProtocolError
 from border0.prefixes import Network4And6, read_network
 from border0.statements import Ledger
@@ -40,10 +41,14 @@ KEY_FILE, AUTHORITY_FILE, CONTACT_FILE = "machine.key", "authority.pem", "contac
 
 @dataclass
 class Contact:
-    """When the control plane was last in sync (Unix seconds; 0 = never), and who was where."""
+    """When the control plane was last in sync (Unix seconds; 0 = never), and who was where.
+
+    `stun`: the STUN servers that it named last, as it named them.
+    """
 
     last: float = 0.0
     endpoints: dict[str, list[str]] = field(default_factory=dict)
+    stun: list[str] = field(default_factory=list)
 
 
 class MemberState:
@@ -193,13 +198,14 @@ class MemberState:
                 for node, found in dict(data.get("endpoints", {})).items()
             }
             last = float(data.get("last", 0.0))
-            return Contact(last if isfinite(last) else 0.0, endpoints)
+            stun = [str(each) for each in data.get("stun", [])][:MAX_SERVERS]
+            return Contact(last if isfinite(last) else 0.0, endpoints, stun)
         except (Border0Error, ValueError, TypeError, AttributeError):
             return Contact()
 
     def save_contact(self, contact: Contact) -> None:
         """Write the last contact; raises OSError."""
-        data = {"last": contact.last, "endpoints": contact.endpoints}
+        data = {"last": contact.last, "endpoints": contact.endpoints, "stun": contact.stun}
         privatefile.replace(self.folder / CONTACT_FILE, json.dumps(data).encode())
 
     def forget(self) -> None:

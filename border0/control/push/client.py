@@ -25,9 +25,11 @@ from border0.control.push.events import (
     Lost,
     Seen,
     SoftChanged,
+    StunChanged,
 )
-from border0.control.push.messages import ProtocolError
+from border0.control.push.messages import PathOffer, ProtocolError
 from border0.control.push.nodemap import Gathering, NodeMap
+from border0.control.push.said import report_of, status_of
 from border0.control.push.softstate import SoftState
 from border0.control.push.upload import UNANSWERED, Upload
 
@@ -50,26 +52,11 @@ def backoff(attempt: int, uniform: Callable[[], float], retry_after: float = 0.0
     return min(max(retry_after, 0.0), 3600.0) + uniform() * ceiling
 
 
-def status_of(refusals: Mapping[str, str]) -> wire.Status:
-    """A status that fits into a frame: at most 256 sockets, long reasons cut.
-
-    :raises ValueError: an id that no socket has.
-    """
-    chosen = sorted(refusals.items())[: wire.MAX_REFUSALS]
-    for length in (256, 128, 24):
-        status = wire.Status({socket: reason[:length] for socket, reason in chosen})
-        frame = wire.encode(status)
-        if len(frame) <= wire.MAX_NODE_FRAME:
-            break
-    try:
-        wire.parse_to_server(frame)
-    except ProtocolError as error:
-        raise ValueError(str(error)) from None
-    return status
-
-
 class MapClient:
     """One node.
+
+    Attributes: `map`; of other nodes `endpoints`, `paths` (which came with the endpoints) and
+    `presence`; `stun`, the servers that the last welcome named.
 
     :param sign: the Ed25519 signature of the machine key over a message.
     :param state: the map from the disk, to start from.
@@ -88,6 +75,7 @@ class MapClient:
         self.token = token
         self.synced = False  # the server said on this connection that the map is the newest
         self.endpoints: SoftState[list[str]] = SoftState()
+        self.paths: SoftState[PathOffer | None] = SoftState()
         self.presence: SoftState[Seen] = SoftState()
         self._sign = sign
         self._write: Callable[[bytes], None] | None = None
@@ -98,7 +86,8 @@ class MapClient:
         self._gathering: tuple[wire.Begin, Gathering] | None = None
         self._events: list[Event] = []
         self._answers: OrderedDict[str, wire.Ack | None] = OrderedDict()
-        self._reported: list[str] = []
+        self.stun: list[str] = []
+        self._reported: wire.Report | None = None
         self._status: wire.Status | None = None
         self._upload = Upload()
 
@@ -110,8 +99,8 @@ class MapClient:
         self._write = write
         self._state = "challenge"
         self._opened = self._heard = self._sent = now
-        self.endpoints.restart()
-        self.presence.restart()
+        for facts in (self.endpoints, self.paths, self.presence):
+            facts.restart()
 
     def disconnected(self, now: float) -> None:
         """The connection is gone; everything that was learnt stays."""
@@ -137,11 +126,14 @@ class MapClient:
         events, self._events = self._events, []
         return events
 
-    def report(self, endpoints: list[str], now: float) -> None:
-        """Tell the own endpoints (best first, at most 16), now and on each later connection."""
-        self._reported = endpoints[: wire.MAX_ENDPOINTS]
+    def report(self, endpoints: list[str], now: float, path: PathOffer | None = None) -> None:
+        """Tell the own endpoints (best first, at most 16), now and on each later connection.
+
+        :raises ValueError: the path part does not belong to the endpoints, or is none.
+        """
+        self._reported = report_of(endpoints, path)
         if self._state == "open":
-            self._send(wire.Report(self._reported), now)
+            self._send(self._reported, now)
 
     def status(self, refusals: Mapping[str, str], now: float) -> None:
         """Tell which sockets (ids) are not served, and why; all of them each time.
@@ -272,12 +264,15 @@ class MapClient:
         if not isinstance(message, wire.Welcome) or message.version != wire.VERSION:
             raise ProtocolError("the server does not welcome this version")
         self._state = "welcomed"
+        if message.stun != self.stun:
+            self.stun = message.stun
+            self._events.append(StunChanged(message.stun))
 
     def _open(self, now: float) -> None:
         if self._state == "welcomed":
             self._state = "open"
-            if self._reported:
-                self._send(wire.Report(self._reported), now)
+            if self._reported is not None:
+                self._send(self._reported, now)
             if self._status is not None:
                 self._send(self._status, now)
             self._upload_now(now)
@@ -347,8 +342,8 @@ class MapClient:
             return
         for kind, name in done[1]:
             if kind == "node":  # when it comes back, the server tells the same facts again
-                self.endpoints.forget(name)
-                self.presence.forget(name)
+                for facts in (self.endpoints, self.paths, self.presence):
+                    facts.forget(name)
         self._settled(now)
         self._send(wire.Applied(to), now)
         self._events.append(Applied(to, full, *done))
@@ -372,6 +367,7 @@ class MapClient:
             for where in message.facts:
                 ttl, stamp = where.ttl, where.stamp
                 if self.endpoints.put(where.node, stamp, ttl, where.endpoints, now):
+                    self.paths.put(where.node, stamp, ttl, where.path, now)
                     self._events.append(SoftChanged("endpoints", where.node))
         elif isinstance(message, wire.Presence):
             for fact in message.facts:

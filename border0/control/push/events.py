@@ -38,10 +38,20 @@ class Doubt:
 
 @dataclass(slots=True)
 class SoftChanged:
-    """`kind` is endpoints or presence; the value is in the client's attribute of that name."""
+    """`kind` is endpoints or presence; the value is in the client's attribute of that name.
+
+    What came with the endpoints, or no longer does, is in `paths`.
+    """
 
     kind: str
     node: str
+
+
+@dataclass(slots=True)
+class StunChanged:
+    """The server names other STUN servers than before; ":3478" is its own host."""
+
+    servers: list[str]
 
 
 @dataclass(slots=True)
@@ -84,4 +94,15 @@ class Seen:
     heard: float
 
 
-Event = Applied | InSync | Behind | Doubt | SoftChanged | CommandReceived | Recorded | Bye | Lost
+Event = (
+    Applied
+    | InSync
+    | Behind
+    | Doubt
+    | SoftChanged
+    | StunChanged
+    | CommandReceived
+    | Recorded
+    | Bye
+    | Lost
+)

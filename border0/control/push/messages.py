@@ -20,12 +20,14 @@ A field that a reader does not know is ignored. Nothing here checks a statement:
 opaque, and whoever acts on one verifies it first.
 """  # noqa: E501
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from border0 import errors
+from border0.control.push.offer import MAX_ENDPOINTS, sound
+from border0.control.push.offer import PathOffer as PathOffer
 
 SUBPROTOCOL = "border0.push.v1"
 VERSION = 1
@@ -36,7 +38,7 @@ MAX_STATEMENT = 8 * 1024 * 1024  # bytes of one envelope
 MAX_MAP = 256 * 1024 * 1024  # bytes of all envelopes of a node
 MAX_ENTRIES = 1_000_000  # statements of a node
 MAX_FACTS = 1024  # soft facts in one frame
-MAX_ENDPOINTS = 16
+MAX_STUN = 16
 MAX_RECORDS = 2 * 1024 * 1024  # bytes of one batch of records
 MAX_RECORD_PARTS = 256  # frames of one batch of records
 MAX_REFUSALS = 256  # sockets in one status
@@ -59,6 +61,9 @@ _Short = Annotated[str, Meta(max_length=256)]
 _Base64 = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9+/]{0,344}={0,2}\Z")]
 _Endpoint = Annotated[str, Meta(pattern=r"\A[\x21-\x7e]{1,128}\Z")]
 _Endpoints = Annotated[list[_Endpoint], Meta(max_length=MAX_ENDPOINTS)]
+_Server = Annotated[
+    str, Meta(pattern=r"\A([A-Za-z0-9.-]{0,253}|\[[0-9A-Fa-f:.]{2,45}\]):[1-9][0-9]{0,4}\Z")
+]
 
 
 class Put(Struct):
@@ -97,11 +102,15 @@ class Hello(Message, tag="hello"):
     token: _Short = ""  # for an authenticator that wants one beside the signature
 
 
-class Welcome(Message, tag="welcome"):
-    """Server: the hello is good; keepalives come every so many seconds."""
+class Welcome(Message, tag="welcome", omit_defaults=True):
+    """Server: the hello is good; keepalives come every so many seconds.
+
+    `stun`: whom to ask how the outside sees a node; ":3478" is the control plane's own host.
+    """
 
     version: int
     keepalive: Annotated[float, Meta(ge=1.0, le=600.0)]
+    stun: Annotated[list[_Server], Meta(max_length=MAX_STUN)] = []
 
 
 class Resume(Message, tag="resume"):
@@ -155,13 +164,21 @@ class End(Message, tag="end"):
     parts: _Count
 
 
-class EndpointsFact(Struct):
-    """Where a node was last heard of by itself (`address:port` texts, best first)."""
+class EndpointsFact(Struct, omit_defaults=True):
+    """Where a node was last heard of by itself (`address:port` texts, best first).
+
+    `path` is a `PathOffer` or None, whatever came.
+    """
 
     node: _Id
     stamp: _Revision
     ttl: _Seconds
     endpoints: _Endpoints
+    path: Any = None
+
+    def __post_init__(self) -> None:
+        """Drop a path part that is none: the endpoints still count."""
+        self.path = sound(self.path, len(self.endpoints))
 
 
 class Endpoints(Message, tag="endpoints"):
@@ -222,10 +239,15 @@ class Resync(Message, tag="resync"):
     reason: _Short = ""
 
 
-class Report(Message, tag="report"):
-    """Node: its own endpoints, best first."""
+class Report(Message, tag="report", omit_defaults=True):
+    """Node: its own endpoints, best first; `path` is a `PathOffer` or None, whatever came."""
 
     endpoints: _Endpoints
+    path: Any = None
+
+    def __post_init__(self) -> None:
+        """Drop a path part that is none: the endpoints still count."""
+        self.path = sound(self.path, len(self.endpoints))
 
 
 class Records(Message, tag="records"):

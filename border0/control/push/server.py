@@ -11,7 +11,7 @@ Not here: sockets, clocks, authentication (adapters), which statements a node ne
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -19,11 +19,11 @@ from twisted.internet.defer import Deferred
 from border0.control.push import messages as wire
 from border0.control.push.changelog import ChangeLog
 from border0.control.push.commands import MAX_COMMANDS, Commands
+from border0.control.push.facts import SOFT_FRAME, Facts
 from border0.control.push.intake import Intake, no_store
 from border0.control.push.maphash import text
-from border0.control.push.messages import Key, ProtocolError
+from border0.control.push.messages import Key, PathOffer, ProtocolError
 from border0.control.push.session import NodeSession, PieceCache, View
-from border0.control.push.softstate import SoftState
 
 FIRST_FLUSH = 0.05  # seconds from the first change of a burst
 FLUSH_INTERVAL = 0.2  # seconds between flushes while changes go on
@@ -32,13 +32,9 @@ KEEPALIVE = 30.0
 SCAN = 5.0  # seconds between looks at all sessions
 SILENT = 90.0  # seconds without a word after which a node is dropped
 STALLED = 120.0  # seconds that a transport may stay full
-SOFT_TTL = 600.0
 SOFT_REFRESH = 240.0
-SOFT_FRAME = 256  # facts in one frame
 RETRY_BEHIND = 10.0
 RETRY_UNKNOWN = 60.0
-
-_Seen = tuple[bool, str, float]  # online, address, when last heard
 
 
 class Hub:
@@ -48,6 +44,7 @@ class Hub:
     :param peers: the nodes that see a node, which are those that it sees.
     :param log: what changed; its newest revision is that of the views.
     :param random_bytes: makes ids of commands.
+    :param stun: the STUN servers that a welcome names, as it is when a node comes.
     """
 
     def __init__(
@@ -58,6 +55,7 @@ class Hub:
         *,
         random_bytes: Callable[[int], bytes],
         keepalive: float = KEEPALIVE,
+        stun: Sequence[str] = (),
     ) -> None:
         self.log = log
         self.sessions: dict[str, NodeSession] = {}
@@ -74,16 +72,14 @@ class Hub:
             lambda node, text: self.records(node, text),  # both are set later than this
             lambda: self.wake(),
         )
-        self._keepalive = keepalive
+        self._keepalive, self._stun = keepalive, stun
         self._cache = PieceCache()
         self._dirty: dict[NodeSession, None] = {}
         self._due: float | None = None
         self._flushed = float("-inf")
         self._scan: float | None = None
         self._refresh = 0.0
-        self._stamp = 0
-        self._endpoints: SoftState[list[str]] = SoftState()
-        self._presence: SoftState[_Seen] = SoftState()
+        self._facts = Facts()
         self._commands = Commands(
             random_bytes, lambda node, name, ok, detail: self.answered(node, name, ok, detail)
         )
@@ -120,11 +116,10 @@ class Hub:
             old.bye("replaced", 30.0, now)
             self._dirty.pop(old, None)
         self.sessions[node] = session
-        session.send(wire.encode(wire.Welcome(wire.VERSION, self._keepalive)), now)
+        welcome = wire.Welcome(wire.VERSION, self._keepalive, list(self._stun))
+        session.send(wire.encode(welcome), now)
         self._catch_up(session, hello, view, now)
-        session.soft.update(
-            peer for peer in self._peers(node) if self._presence.get(peer, now) is not None
-        )
+        session.soft.update(peer for peer in self._peers(node) if self._facts.known(peer, now))
         session.outbox.extend(self._commands.frames(node))
         self._flush(session, now)
         self._cache.clear()
@@ -195,9 +190,7 @@ class Hub:
             if session is not None:
                 self._note(session, keys)
                 session.soft.update(
-                    name
-                    for kind, name in keys
-                    if kind == "node" and self._presence.get(name, now) is not None
+                    name for kind, name in keys if kind == "node" and self._facts.known(name, now)
                 )
         if everyone:
             for session in self.sessions.values():
@@ -232,15 +225,15 @@ class Hub:
             self._cache.clear()
         return name
 
-    def report(self, node: str, endpoints: list[str], now: float) -> None:
+    def report(
+        self, node: str, endpoints: list[str], now: float, path: PathOffer | None = None
+    ) -> None:
         """Set where a node can be reached; its peers are told."""
-        self._stamp += 1
-        self._endpoints.put(node, self._stamp, SOFT_TTL, endpoints, now)
+        self._facts.reported(node, endpoints, path, now)
         self._tell_peers(node, now)
 
     def _notice(self, node: str, online: bool, address: str, now: float) -> None:
-        self._stamp += 1
-        self._presence.put(node, self._stamp, SOFT_TTL, (online, address, now), now)
+        self._facts.seen(node, online, address, now, now)
         self._tell_peers(node, now)
         self.seen(node, online, address)
 
@@ -270,7 +263,7 @@ class Hub:
         elif isinstance(message, wire.Ack):
             self._commands.acknowledge(session.node, message)
         elif isinstance(message, wire.Report):
-            self.report(session.node, message.endpoints, now)
+            self.report(session.node, message.endpoints, now, message.path)
         elif isinstance(message, wire.Records):
             self._intake.receive(session, message, now)
         elif isinstance(message, wire.Status):
@@ -341,20 +334,8 @@ class Hub:
         """Soft facts of the nodes in the map, as many as fit into one frame of each kind."""
         chosen = list(session.soft)[:SOFT_FRAME]
         session.soft.difference_update(chosen)
-        presence, endpoints = [], []
-        for node in chosen:
-            if view.hash_of(("node", node)) is None:
-                continue
-            if (held := self._presence.held(node, now)) is not None:
-                stamp, ttl, (online, address, heard) = held
-                age = min(max(0.0, now - heard), 86400.0)
-                presence.append(wire.PresenceFact(node, stamp, ttl, online, address, age))
-            if (where := self._endpoints.held(node, now)) is not None:
-                endpoints.append(wire.EndpointsFact(node, *where))
-        if presence:
-            session.send(wire.encode(wire.Presence(presence)), now)
-        if endpoints:
-            session.send(wire.encode(wire.Endpoints(endpoints)), now)
+        for frame in self._facts.frames(chosen, view, now):
+            session.send(frame, now)
         if session.soft and session.paused_since is None:
             self._dirty[session] = None
             self._schedule(now)
@@ -374,21 +355,13 @@ class Hub:
                 alive = wire.Keepalive(session.at, session.map_hash)
                 session.send(wire.encode(alive), now)
             if refresh and not session.closed:
-                self._refresh_soft(session, now)
+                # before they expire at its peers
+                self._facts.renew(session.node, session.address, session.last_heard, now)
+                self._tell_peers(session.node, now)
         if refresh:
-            self._endpoints.expire(now)
-            self._presence.expire(now)
+            self._facts.expire(now)
         self._intake.expire(now)
         self._commands.expire(now)
-
-    def _refresh_soft(self, session: NodeSession, now: float) -> None:
-        """Write the facts of a connected node again, before they expire at its peers."""
-        self._stamp += 1
-        seen = (True, session.address, session.last_heard)
-        self._presence.put(session.node, self._stamp, SOFT_TTL, seen, now)
-        if (where := self._endpoints.get(session.node, now)) is not None:
-            self._endpoints.put(session.node, self._stamp, SOFT_TTL, where, now)
-        self._tell_peers(session.node, now)
 
 
 def _nothing(*_: object) -> None:

@@ -23,6 +23,8 @@ Address = tuple[Any, ...]
 _SOL_UDP = 17
 _UDP_SEGMENT = 103
 _UDP_GRO = 104
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER = 10, 23
+_PMTUDISC_WANT, _PMTUDISC_PROBE = 1, 3
 _SO_RCVBUFFORCE = 33
 _SO_SNDBUFFORCE = 32
 
@@ -34,6 +36,9 @@ _READ_ERRORS = 64
 
 _segment_size = struct.Struct("=H").pack
 _gro_size = struct.Struct("=i").unpack_from
+
+# A datagram of this size goes whole over any way.
+_ALWAYS_WHOLE = 512
 
 # The kernel refuses segmentation for this device, route or size; single datagrams may go.
 _NO_SEGMENTATION = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP})
@@ -65,6 +70,8 @@ class BatchPort(FileDescriptor):
         self.segmentation_offload = False
         self.receive_offload = False
         self.dropped = 0  # datagrams that the system did not take
+        # Hears of them: to whom, how many bytes of UDP at most, and the errno.
+        self.refused: Callable[[Address, int, int], object] = lambda to, size, error: None
         self._interface = interface
         self._receiver = receiver
         self._other = other
@@ -240,7 +247,7 @@ class BatchPort(FileDescriptor):
                         self.segmentation_offload = False
                     self._send_singly(address, size, buffers)
                 else:
-                    self.dropped += 1
+                    self._not_taken(address, size, error)
 
     def _send_singly(self, address: Address, size: int, buffers: list[bytes]) -> None:
         assert self._socket is not None
@@ -249,8 +256,62 @@ class BatchPort(FileDescriptor):
         for place in range(0, len(joined), size):
             try:
                 sendto(joined[place : place + size], address)
+            except OSError as error:
+                self._not_taken(address, size, error)
+
+    def send_whole(self, datagrams: Sequence[tuple[Address, bytes, int]]) -> None:
+        """Send (to, datagram, hop limit or 0 for the usual) that no router here may fragment.
+
+        A size that the way out of this machine does not take is told to `refused` as EMSGSIZE.
+        """
+        if self._socket is None:
+            return
+        large = sys.platform == "linux" and any(len(d) > _ALWAYS_WHOLE for _, d, _ in datagrams)
+        if large:
+            self._set_discovery(_PMTUDISC_PROBE)
+        for address, datagram, hops in datagrams:
+            try:
+                if hops:
+                    self._send_near(address, datagram, hops)
+                else:
+                    self._socket.sendto(datagram, address)
+            except OSError as error:
+                self._not_taken(address, len(datagram), error)
+        if large:
+            self._set_discovery(_PMTUDISC_WANT)
+
+    def _set_discovery(self, mode: int) -> None:
+        """Whether routers may fragment, and whether what the system believes of routes counts."""
+        assert self._socket is not None
+        options = [(socket.IPPROTO_IP, _IP_MTU_DISCOVER)]
+        if self.family == socket.AF_INET6:
+            options.append((socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER))
+        for level, option in options:
+            try:
+                self._socket.setsockopt(level, option, mode)
             except OSError:
-                self.dropped += 1
+                pass  # then a router may fragment a probe, and a size is found that needs that
+
+    def _send_near(self, address: Address, datagram: bytes, hops: int) -> None:
+        """Send with a hop limit; raises OSError, also where the limit cannot be set."""
+        assert self._socket is not None
+        if ":" in address[0] and not address[0].startswith("::ffff:"):
+            level, option = socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS
+        else:
+            level, option = socket.IPPROTO_IP, socket.IP_TTL
+        usual = self._socket.getsockopt(level, option)
+        self._socket.setsockopt(level, option, hops)
+        try:
+            self._socket.sendto(datagram, address)
+        finally:
+            self._socket.setsockopt(level, option, usual)
+
+    def _not_taken(self, address: Address, size: int, error: OSError) -> None:
+        self.dropped += 1
+        try:
+            self.refused(address, size, error.errno or 0)
+        except Exception:
+            self._log.failure("a refused datagram could not be told")
 
     def connectionLost(self, reason: Any) -> None:
         """Close; the reactor calls this when it shuts down."""

@@ -34,6 +34,14 @@ class Following(Member):
         await self.waiter.until(lambda: self.plane.answers)
         self.assertEqual(self.plane.answers, [(node, name, False, "no such session")])
 
+    async def test_a_control_plane_at_an_ipv6_address(self) -> None:
+        await self.plane.stop()
+        self.plane.host = "::1"
+        await self.plane.start()
+        follower = await self.following()
+        self.assertTrue(follower.connected)
+        self.assertEqual(self.plane.hosts, [self.plane.url.removeprefix("https://")])
+
     def state_of(self, follower: Any, type: str, id: str) -> str:
         return follower.ledger.state(type, id, follower.wall())
 

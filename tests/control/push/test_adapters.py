@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from base64 import b64encode
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -82,10 +83,12 @@ class Loopback(TestCase):
         await self.waiter.until(lambda: answers)
         self.assertEqual(answers, [("n2", name, True, "gone")])
 
-        two.act(lambda machine, now: machine.report(["192.0.2.7:32442"], now))
+        path = wire.PathOffer(b64encode(bytes(range(32))).decode(), 1, "easy", ["host"])
+        two.act(lambda machine, now: machine.report(["192.0.2.7:32442"], now, path))
         seen = one.machine
         await self.waiter.until(lambda: seen.endpoints.get("n2", monotonic()))
         self.assertEqual(seen.endpoints.get("n2", monotonic()), ["192.0.2.7:32442"])
+        self.assertEqual(seen.paths.get("n2", monotonic()), path)
         presence = seen.presence.get("n2", monotonic())
         self.assertTrue(presence.online)
         self.assertEqual(presence.address, "127.0.0.1")

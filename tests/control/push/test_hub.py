@@ -1,5 +1,6 @@
 """The hub and one node's machine over a line that does what it should."""
 
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,15 @@ from border0.control.push.events import (
     Doubt,
     InSync,
     SoftChanged,
+    StunChanged,
 )
-from border0.control.push.messages import Key, ProtocolError
+from border0.control.push.messages import Key, PathOffer, ProtocolError
 from border0.control.push.nodemap import NodeMap
 from tests.control.push.worlds import Line, Server, State
 
 HEAD: Key = ("head", "o1")
+KEY = b64encode(bytes(range(32))).decode()
+OTHER_KEY = b64encode(bytes(range(1, 33))).decode()
 
 
 def body(number: int) -> tuple[str, bytes]:
@@ -197,6 +201,118 @@ class Hubs(SynchronousTestCase):
         assert seen is not None
         self.assertFalse(seen.online)
         self.assertIsNone(one.client.presence.get("n2", self.now + 700), "it is forgotten")
+
+    def three(self) -> tuple[Line, Line, Line]:
+        self.server.change({("node", "n2"): body(2), ("node", "n1"): body(3)}, self.now)
+        return self.line("n1"), self.line("n2"), self.line("n3")
+
+    def test_the_path_part_goes_with_the_endpoints(self) -> None:
+        lines = one, two, _ = self.three()
+        where, now = ["192.0.2.1:1"], lambda: self.now
+        first = PathOffer(KEY, 1, "easy", ["host"])
+        told = [
+            (where, first),
+            (where, PathOffer(KEY, 2, "hard", ["host"])),  # only the path part is another
+            (where, PathOffer(OTHER_KEY, 1, "unknown", ["static"])),  # began anew: a low generation
+            (where, None),  # and as a version that speaks no probes
+            ([*where, "192.0.2.2:2"], PathOffer(KEY, 9, "blocked", ["host", "mapped"])),
+            ([], PathOffer(KEY, 10, "blocked", [])),
+        ]
+        for endpoints, path in told:
+            one.client.take_events()
+            two.client.report(endpoints, self.now, path)
+            for _ in range(3):
+                self.wait(0.3, *lines)
+            self.assertEqual(one.client.endpoints.get("n2", now()), endpoints)
+            self.assertEqual(one.client.paths.get("n2", now()), path)
+            self.assertIn(SoftChanged("endpoints", "n2"), one.client.take_events())
+        two.close(self.now)
+        again = Line(self.server, two.client, self.now)
+        again.settle(self.now)
+        one.client.take_events()
+        for _ in range(2):
+            self.wait(0.3, one, again)
+        self.assertIn(SoftChanged("endpoints", "n2"), one.client.take_events(), "told once more")
+        self.assertEqual(one.client.paths.get("n2", now()), told[-1][1])
+        self.assertIsNone(one.client.paths.get("n2", now() + 700), "it is forgotten")
+
+    def test_a_path_part_lives_as_long_as_its_node(self) -> None:
+        lines = one, two, _ = self.three()
+        path = PathOffer(KEY, 1, "easy", ["host"])
+        two.client.report(["192.0.2.1:1"], self.now, path)
+        for _ in range(3):
+            self.wait(0.3, *lines)
+        for _ in range(200):  # 1,000 seconds, longer than a fact lives
+            self.wait(5, *lines)
+        self.assertEqual(one.client.paths.get("n2", self.now), path, "it was renewed")
+        self.server.change({("node", "n2"): None}, self.now)
+        for _ in range(2):
+            self.wait(0.3, *lines)
+        self.assertIsNone(one.client.paths.get("n2", self.now))
+        self.assertIsNone(one.client.paths.get("n3", self.now), "never in the map")
+
+    def test_a_bad_path_part_is_not_passed_on(self) -> None:
+        lines = one, two, _ = self.three()
+        assert two.session is not None
+        for path in (b'{"key":"AA=="}', b"[1,2,3]", b'{"generation":0}', b"[" * 500 + b"]" * 500):
+            frame = b'{"t":"report","endpoints":["192.0.2.1:1"],"path":' + path + b"}"
+            self.hub.receive(two.session, frame, self.now)
+            for _ in range(2):
+                self.wait(0.3, *lines)
+            self.assertEqual(one.client.endpoints.get("n2", self.now), ["192.0.2.1:1"])
+            self.assertIsNone(one.client.paths.get("n2", self.now))
+        self.assertNotIn(b"path", b"".join(one.down))
+
+    def test_ten_thousand_reports_cost_a_peer_a_few_frames(self) -> None:
+        lines = one, two, _ = self.three()
+        assert one.session is not None and two.session is not None
+        frames: list[bytes] = []
+        one.session._write = frames.append
+        for number in range(10_000):
+            offer = PathOffer(KEY, 10_000 - number, "easy", ["host"])
+            report = wire.Report([f"192.0.2.1:{number}"], offer)
+            self.hub.receive(two.session, wire.encode(report), self.now)
+            self.now += 0.0001
+            self.hub.expire(self.now)
+        self.assertLessEqual(len(frames), 10)
+        for frame in frames:
+            one.client.receive(frame, self.now)
+        self.wait(1, *lines)
+        one.client.receive(frames[-1], self.now)
+        self.assertEqual(one.client.endpoints.get("n2", self.now), ["192.0.2.1:9999"])
+        held = one.client.paths.get("n2", self.now)
+        assert held is not None
+        self.assertEqual(held.generation, 1, "the last writer wins, whatever it counts")
+
+    def test_the_longest_facts_of_many_nodes_fit_into_frames(self) -> None:
+        names = [f"n{number:063}" for number in range(300)]
+        self.server.change({("node", name): body(4) for name in names}, self.now)
+        quotes = ['"' * 128] * wire.MAX_FACTS
+        path = PathOffer(KEY, 2**32 - 1, "blocked", ["reflexive"] * 16)
+        for name in names:
+            hello = wire.Hello(name, [1], 0, "0" * 64, "")
+            self.hub.attach(hello, lambda frame: None, lambda reason: None, self.now, "192.0.2.1")
+            self.hub.report(name, quotes[:16], self.now, path)
+        line = self.line("n1")
+        for _ in range(8):
+            self.wait(0.3, line)
+        for name in names:
+            self.assertEqual(line.client.paths.get(name, self.now), path)
+
+    def test_a_welcome_names_the_stun_servers_of_now(self) -> None:
+        stun: list[str] = []
+        self.hub._stun = stun
+        line = self.line()
+        self.assertNotIn(StunChanged([]), line.client.take_events())
+        for servers in ([":3478", "stun.example.org:3478"], [":3479"], [":3479"], []):
+            before = line.client.stun
+            line.close(self.now)
+            stun[:] = servers
+            line = Line(self.server, line.client, self.now)
+            line.settle(self.now)
+            told = [e for e in line.client.take_events() if isinstance(e, StunChanged)]
+            self.assertEqual(told, [StunChanged(servers)] if servers != before else [])
+            self.assertEqual(line.client.stun, servers)
 
     def test_a_node_that_comes_back_into_a_map_brings_what_is_known_of_it(self) -> None:
         self.server.change({("node", "n2"): body(2)}, self.now)

@@ -15,9 +15,15 @@ from border0.control.push.nodemap import Gathering, NodeMap
 fixed = settings(max_examples=300, derandomize=True, database=None, deadline=None)
 HASH = "a" * 64
 HELLO = wire.Hello("n1", [1], 3, HASH, b64encode(bytes(64)).decode())
+KEY = b64encode(bytes(range(32))).decode()
+OFFER = wire.PathOffer(KEY, 7, "easy", ["host", "reflexive"])
+WHERE = ["192.0.2.1:7", "[2001:db8::1]:7"]
 SAMPLES = [
     wire.encode(HELLO),
     wire.encode(wire.Welcome(1, 30.0)),
+    wire.encode(wire.Welcome(1, 30.0, [":3478", "[2001:db8::1]:3478", "stun.example.org:3478"])),
+    wire.encode(wire.Report(WHERE, OFFER)),
+    wire.encode(wire.Endpoints([wire.EndpointsFact("n2", 1, 60.0, WHERE, OFFER)])),
     wire.encode(wire.Command("c1", "kill", {"session": "s"})),
     wire.encode(wire.Presence([wire.PresenceFact("n2", 1, 60.0, True, "192.0.2.1", 0.5)])),
     wire.encode(wire.Begin(1, "full", 0, 2, HASH)),

@@ -14,9 +14,10 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from border0.control.push import intake, upload
 from border0.control.push import messages as wire
 from border0.control.push.adapters.records import RecordSender
-from border0.control.push.client import MapClient, status_of
+from border0.control.push.client import MapClient
 from border0.control.push.events import Bye, Event, Recorded
 from border0.control.push.messages import ProtocolError
+from border0.control.push.said import status_of
 from border0.control.push.server import Hub
 from border0.control.push.upload import record_frames
 from tests.control.push.stage import PushStage, Waiter, forget_handshake_timers, reactor

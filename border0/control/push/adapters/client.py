@@ -98,6 +98,7 @@ class PushClient(Service):
         )
         name = f"[{host}]" if ":" in host else host
         self._factory = _ClientFactory(self, f"wss://{name}:{port}{path}", headers or {})
+        self._factory.host = name  # for the Host field: autobahn leaves the brackets out
         self._happened = happened
         self._uniform = uniform
         self._now = now

@@ -1,0 +1,159 @@
+"""When a peer's ways are asked: probes that are due, new places, sizes, ways that are given up.
+
+Source: RFC 8445 §14 for pacing; how often by `cadence` and `punch`.
+Does not: read answers (`hearing`).
+"""
+
+from __future__ import annotations
+
+from border0.paths import cadence
+from border0.paths import punch as punching
+from border0.paths.cadence import ACTIVE, COLD
+from border0.paths.choosing import Choosing
+from border0.paths.limits import (
+    ACTIVE_FOR,
+    DEAD_KEPT,
+    DISCOVERED_KEPT,
+    FOLLOW_UP,
+    STRANGER_RETRY,
+    UNHEARD,
+)
+from border0.paths.outlet import Outlet
+from border0.paths.path import DEAD, NEVER, OPENER, PROBE, SIZE, UNTRIED, VALID, Path
+from border0.paths.probe import LEAST_PING
+from border0.paths.roster import Roster
+from border0.paths.sender import Sender
+
+
+class Asking:
+    """`hold`: keep a way open although no data flows. `last_asked`: the peer's newest PING."""
+
+    __slots__ = (
+        "_choosing",
+        "_outlet",
+        "_roster",
+        "_sender",
+        "hold",
+        "last_asked",
+        "last_data",
+    )
+
+    def __init__(
+        self, outlet: Outlet, sender: Sender, roster: Roster, choosing: Choosing, hold: bool
+    ) -> None:
+        self.hold = hold
+        self.last_data = -NEVER
+        self.last_asked = -NEVER
+        self._outlet = outlet
+        self._sender = sender
+        self._roster = roster
+        self._choosing = choosing
+
+    def mode(self, now: float) -> int:
+        """Return how much the peer is used: ACTIVE, IDLE or COLD."""
+        return cadence.mode(now - self.last_data, self.hold)
+
+    def quiet(self) -> None:
+        """The peer stopped: neither side wants anything."""
+        self.last_data = self.last_asked = -NEVER
+
+    # Data
+
+    def use(self, now: float) -> bool:
+        """Data flows or is about to; whether the deadline may have moved."""
+        before = self.mode(now)
+        self.last_data = now
+        if before == COLD:
+            for path in self._roster.paths.values():
+                if path.state is UNTRIED:
+                    path.punch.again(now)
+                path.hurried = True
+        return before != ACTIVE
+
+    def sending(self, packets: int, active: bool, now: float) -> bool:
+        """Count data messages that go the way in use; whether the deadline may have moved."""
+        moved = self.use(now) if active else False
+        path = self._choosing.current
+        if path is None:
+            return moved
+        path.data.total += packets
+        heard = now - path.last_heard
+        if heard > UNHEARD + path.trip.timeout() and now - path.last_ping > FOLLOW_UP:
+            path.hurried = True
+            return True
+        return moved
+
+    # Time
+
+    def _curious(self, mode: int, now: float) -> bool:
+        """Whether ways that never answered are tried: it is used, or the peer tries as well."""
+        return mode != COLD or now - self.last_asked < ACTIVE_FOR
+
+    def _ping_at(self, path: Path, mode: int, now: float) -> float:
+        challenges = path is self._roster.selector.challenger
+        return cadence.ping_at(path, mode, challenges, self._choosing.lost, now)
+
+    def next_deadline(self, now: float) -> float:
+        """Return when `expire` wants to be called."""
+        mode = self.mode(now)
+        curious = self._curious(mode, now)
+        at = self._roster.selector.next_deadline()
+        for path in self._roster.paths.values():
+            at = min(at, path.next_overdue())
+            if path.state is UNTRIED:
+                if curious:
+                    at = min(at, path.punch.next_deadline())
+                continue
+            if mode == COLD:
+                continue
+            at = min(at, self._ping_at(path, mode, now))
+            if path.state is VALID:
+                at = min(at, path.mtu.next_deadline(path.in_use and mode == ACTIVE))
+                searching = path.mtu.searching and not path.misses
+                if searching and path.mtu.wanted(path.in_flight()):
+                    at = now
+        return at
+
+    def expire(self, now: float) -> None:
+        """Do what is due at `now`."""
+        mode = self.mode(now)
+        curious = self._curious(mode, now)
+        for path in list(self._roster.paths.values()):
+            path.expire(now)
+            if path.state is UNTRIED:
+                if curious:
+                    self._punch(path, now)
+            elif mode != COLD:
+                self._keep(path, mode, now)
+            self._age(path, now)
+        self._choosing.choose(now)
+
+    def _punch(self, path: Path, now: float) -> None:
+        due = path.punch.next_deadline() <= now
+        if due and path.address is not None and not self._outlet.strangers.allow(now):
+            # By chance, so that no address waits for ever behind the same others.
+            path.punch.postpone(now + STRANGER_RETRY * (1.0 + 9.0 * self._outlet.fraction()))
+            return
+        action = path.punch.take(now)
+        if action:
+            purpose = OPENER if action == punching.OPENER else PROBE
+            self._sender.ping(path, LEAST_PING, purpose, now)
+
+    def _keep(self, path: Path, mode: int, now: float) -> None:
+        if now >= self._ping_at(path, mode, now):
+            if path.state is DEAD:
+                path.retries += 1
+            self._sender.ping(path, LEAST_PING, PROBE, now)
+        if path.state is not VALID:
+            return
+        path.mtu.expire(path.in_use and mode == ACTIVE, now)
+        if path.mtu.searching and not path.misses:
+            for size in path.mtu.wanted(path.in_flight()):
+                self._sender.ping(path, size - path.headers, SIZE, now)
+
+    def _age(self, path: Path, now: float) -> None:
+        if path.state is VALID or not path.removable:
+            return
+        kept = DISCOVERED_KEPT if path.state is UNTRIED else DEAD_KEPT
+        if now - max(path.created, path.last_heard) > kept:
+            self._roster.drop(path)

@@ -1,0 +1,73 @@
+"""A connector's ways to the devices that its control plane told it of.
+
+A device's endpoints and path key are soft state: they come and change without a new map, and are
+looked at one device at a time.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from border0.connector.config import ConnectorConfig
+from border0.control.member.follower import Follower
+from border0.control.member.url import ControlUrl
+from border0.paths.candidates import Rules
+from border0.processes.addresses import local_endpoints
+from border0.processes.outside import Outside
+from border0.processes.peering import Peering
+from border0.processes.tunnel import Tunnel
+
+
+class DevicePaths:
+    """Keeps `peering` at what is known of the devices.
+
+    :param config: gives the configuration in force.
+    :param control: where the control plane is.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        tunnel: Tunnel,
+        private_key: bytes,
+        config: Callable[[], ConnectorConfig],
+        control: ControlUrl,
+    ) -> None:
+        self.tunnel, self.config, self.control = tunnel, config, control
+        outside = Outside(reactor, tunnel.udp, self._hosts, advertised=config().advertise)
+        self.peering = Peering(reactor, tunnel, private_key, outside, self._rules(), keep=True)
+        self._keys: dict[str, bytes] = {}  # WireGuard keys of devices, by node id
+        self._inside = self._prefixes()
+
+    def _prefixes(self) -> tuple[Any, ...]:
+        network = self.config().network
+        return (network.services_v4, network.services_v6, network.devices_v4, network.devices_v6)
+
+    def _rules(self) -> Rules:
+        return Rules((str(each) for each in self._prefixes()), self.control.is_loopback)
+
+    def _hosts(self) -> list[str]:
+        return local_endpoints(
+            self.tunnel.port,
+            towards=self.control.host,
+            loopback=self.control.is_loopback,
+            listen=self.config().listen_address,
+            without=self._prefixes(),
+        )
+
+    def applied(self, follower: Follower) -> None:
+        """The configuration is in force: its devices are WireGuard's peers now."""
+        self.peering.publish(follower.report)
+        if self._prefixes() != self._inside:
+            self._inside = self._prefixes()
+            self.peering.prober.set_rules(self._rules())
+        self._keys = {device.id: device.public_key for device in self.config().devices}
+        self.moved(follower, self._keys)
+
+    def moved(self, follower: Follower, nodes: Iterable[str]) -> None:
+        """These nodes said something of where they are."""
+        self.peering.outside.set_servers(follower.stun)
+        for node in nodes:
+            path = follower.paths(node)
+            peer = self.tunnel.device.peers.get(self._keys.get(node, b""))
+            if path is not None and peer is not None:
+                self.peering.follow(peer, follower.endpoints(node), path)

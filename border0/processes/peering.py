@@ -1,0 +1,318 @@
+"""Every way to every peer that speaks probes: joins the probes and STUN to a tunnel's UDP port.
+
+Source: docs/protocols/paths.md, docs/protocols/stun.md.
+A peer becomes one of these when its path key is known (`follow`); WireGuard then sends to its set
+of ways and no longer roams. Peers without a path key, stock WireGuard among them, stay as they are.
+"""
+
+import errno
+import os
+import time
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import maybeDeferred
+from twisted.logger import Logger
+
+from border0.control.push.offer import Kind, Nat, PathOffer
+from border0.paths import address as addresses
+from border0.paths import events
+from border0.paths.address import Address
+from border0.paths.candidates import (
+    HOST,
+    MAPPED,
+    NAT_BLOCKED,
+    NAT_EASY,
+    NAT_HARD,
+    NAT_UNKNOWN,
+    REFLEXIVE,
+    STATIC,
+    Candidate,
+    Rules,
+)
+from border0.paths.errors import ProtocolError
+from border0.paths.prober import Prober
+from border0.paths.roaming import SleepWatch
+from border0.processes.outside import Outside
+from border0.processes.tunnel import Tunnel
+from border0.wireguard.peer import Peer
+
+TICK_SECONDS = 1.0
+LOOK_TICKS = 10  # how often our own addresses are looked at
+REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
+REFUSALS = 1024
+NAT_NAMES: dict[int, Nat] = {
+    NAT_UNKNOWN: "unknown",
+    NAT_EASY: "easy",
+    NAT_HARD: "hard",
+    NAT_BLOCKED: "blocked",
+}
+KIND_NAMES: dict[int, Kind] = {
+    HOST: "host",
+    MAPPED: "mapped",
+    REFLEXIVE: "reflexive",
+    STATIC: "static",
+}
+KINDS: dict[str, int] = {name: kind for kind, name in KIND_NAMES.items()}
+# This machine has no way there: nobody outside can make it say so.
+_NO_WAY = frozenset(
+    (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN, errno.EINVAL)
+)
+
+log = Logger(namespace="border0.paths")
+
+
+class Peering(Service):
+    """One tunnel's ways.
+
+    :param keep: whether we shall be found although no peer is in use (a connector).
+    :param require_inner: bytes of inner packets that shall pass; 1,280 with an interface, else 0.
+    :param ceiling: the largest packet that our interfaces take.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        tunnel: Tunnel,
+        private_key: bytes,
+        outside: Outside,
+        rules: Rules,
+        *,
+        keep: bool = False,
+        require_inner: int = 0,
+        ceiling: int = 1500,
+    ) -> None:
+        self.setName("paths")
+        self.reactor, self.tunnel, self.outside, self.keep = reactor, tunnel, outside, keep
+        self.require_inner = require_inner
+        self.prober = Prober(
+            private_key, random_bytes=os.urandom, resolve=self._resolve, rules=rules,
+            ceiling=ceiling,
+        )  # fmt: skip
+        self._publish: Callable[[list[str], PathOffer], object] = lambda endpoints, path: None
+        self._timer: Any = None
+        self._timer_at = 0.0
+        self._ticking: Any = None
+        self._ticks = 0
+        self._sleep = SleepWatch(reactor.seconds(), time.time())
+        self._refusals: dict[Any, float] = {}
+        self._flushing = False
+        tunnel.peering = self
+        tunnel.stack.path_mtu = tunnel.path_mtu
+        tunnel.device.heard = self._heard
+        tunnel.udp.refused = self._refused
+        outside.changed = self._own_changed
+
+    # Life
+
+    def startService(self) -> None:
+        """The tunnel's port is bound: find out where we are, and go on doing so."""
+        super().startService()
+        self.outside.start()
+        self._own_changed()
+        self._tell()
+        self._tick()
+
+    def stopService(self) -> Any:
+        """Say good-bye to the peers; fires when the gateway's port was given back."""
+        super().stopService()
+        for call in (self._timer, self._ticking):
+            if call is not None and call.active():
+                call.cancel()
+        self._timer = self._ticking = None
+        self.prober.close()
+        self.tunnel.udp.send_whole(self.prober.take_datagrams())  # type: ignore[arg-type]
+        return maybeDeferred(self.outside.stop)
+
+    def _tick(self) -> None:
+        self._ticking = self.reactor.callLater(TICK_SECONDS, self._tick)
+        now = self.reactor.seconds()
+        if slept := self._sleep.observe(now, time.time()):
+            log.info("this machine slept for {seconds} s", seconds=round(slept))
+            self.prober.slept(slept, now)
+        self._ticks += 1
+        if self._ticks % LOOK_TICKS == 0:
+            self.outside.look(self.keep or self._in_use(now))
+        self.flush(now)
+
+    def _in_use(self, now: float) -> bool:
+        return any(peer.mode(now) for peer in self.prober.peers.values())
+
+    def network_changed(self) -> None:
+        """Addresses or routes of this machine are others."""
+        now = self.reactor.seconds()
+        log.info("the network of this machine has changed")
+        self.prober.network_changed(now)
+        self.outside.network_changed()
+        self.flush(now)
+
+    # Peers
+
+    def follow(self, peer: Peer, endpoints: Iterable[str], path: PathOffer) -> bool:
+        """Take a peer's path key and where it says that it may be; whether it speaks probes now."""
+        now = self.reactor.seconds()
+        known = self.prober.peers.get(peer.public_key)
+        hold = peer.last_handshake is not None and not self.keep if known is None else known.hold
+        try:
+            ways = self.prober.set_peer(
+                peer.public_key, b64decode(path.key), now, require_inner=self.require_inner,
+                hold=hold,
+            )  # fmt: skip
+        except ProtocolError as error:
+            log.warn("{name}: its path key is of no use: {why}", name=peer.name, why=str(error))
+            return False
+        if peer.endpoint is not ways:
+            before = peer.source or peer.endpoint
+            if isinstance(before, tuple):
+                ways.fallback = before
+            peer.steer(ways)
+            peer.timers.persistent_keepalive = 0.0  # probes keep the way open
+        self.prober.offer(peer.public_key, path.generation, offered(endpoints, path.kinds), now)
+        self.flush(now)
+        return True
+
+    def forget(self, public_key: bytes) -> None:
+        """A peer is gone; again is harmless."""
+        if public_key in self.prober.peers:
+            self.prober.remove_peer(public_key)
+
+    def hold(self, peer: Peer) -> None:
+        """Keep a way to this peer open from now on, although no data flows."""
+        ways = self.prober.peers.get(peer.public_key)
+        if ways is not None:
+            ways.hold = True
+
+    def inner_mtu(self, peer: Peer) -> int | None:
+        """The largest packet that reaches this peer now, None when nothing was measured."""
+        ways = self.prober.peers.get(peer.public_key)
+        return None if ways is None else ways.inner_mtu
+
+    def _resolve(self, address: Address) -> Any:
+        try:
+            return self.tunnel.udp.endpoint(addresses.host(address), address[1])
+        except ValueError:
+            return None
+
+    # Ourselves
+
+    def publish(self, publish: Callable[[list[str], PathOffer], object]) -> None:
+        """Tell where we are, now and whenever it changes."""
+        if publish != self._publish:
+            self._publish = publish
+            if self.running:
+                self._tell()
+
+    def _own_changed(self) -> None:
+        if self.prober.set_own(self.outside.candidates(), self.outside.nat()) and self.running:
+            self._tell()
+
+    def _tell(self) -> None:
+        candidates = self.outside.candidates()[:16]
+        self._publish(
+            [addresses.text(where) for _, where in candidates],
+            PathOffer(
+                key=b64encode(self.prober.path_key).decode(),
+                generation=max(1, self.prober.generation),
+                nat=NAT_NAMES[self.outside.nat()],
+                kinds=[KIND_NAMES[kind] for kind, _ in candidates],
+            ),
+        )
+
+    # Datagrams
+
+    def route(self, bursts: list[Any], now: float) -> list[Any]:
+        """Where WireGuard's messages go."""
+        return self.prober.route(bursts, now)
+
+    def receive(self, datagram: bytes, source: Any, now: float) -> None:
+        """Take what is no WireGuard: probes and STUN answers; anything else is dropped."""
+        if not self.prober.receive(datagram, source, now):
+            self.outside.receive(datagram, source, now)
+        self.flush(now)
+
+    def _heard(self, peer: Peer, source: Any, count: int, active: bool, now: float) -> None:
+        self.prober.heard(peer.public_key, source, count, now, active)
+
+    def _refused(self, to: Any, size: int, error: int) -> None:
+        now = self.reactor.seconds()
+        if error == errno.EMSGSIZE:
+            self.prober.too_big(to, size, now)
+        elif error != errno.EAGAIN and now >= self._refusals.get(to, 0.0):
+            if len(self._refusals) >= REFUSALS:
+                self._refusals.clear()
+            self._refusals[to] = now + REFUSED_SECONDS
+            self.prober.send_failed(to, now, certain=error in _NO_WAY)
+
+    def flush(self, now: float) -> None:
+        """Send what waits, tell what happened, set the timer."""
+        if not self.running or self._flushing:
+            return
+        self._flushing = True
+        try:
+            probes = self.prober.take_datagrams()
+            if probes:
+                self.tunnel.udp.send_whole(probes)  # type: ignore[arg-type]
+            self.outside.send(now)
+            for event in self.prober.take_events():
+                self._happened(event)
+        finally:
+            self._flushing = False
+        self._schedule(now)
+
+    def _schedule(self, now: float) -> None:
+        deadlines = (self.prober.next_deadline(), self.outside.reflexive.next_deadline())
+        deadline = min((one for one in deadlines if one is not None), default=None)
+        if deadline is None:
+            return
+        timer = self._timer
+        if timer is not None and timer.active():
+            if deadline >= self._timer_at:
+                return
+            timer.cancel()
+        self._timer_at = deadline
+        self._timer = self.reactor.callLater(max(0.0, deadline - now), self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        now = self.reactor.seconds()
+        self.prober.expire(now)
+        self.flush(now)
+
+    # What happened
+
+    def _happened(self, event: events.Event) -> None:
+        if isinstance(event, events.Slept):
+            self.outside.network_changed()
+            return
+        peer = self.tunnel.device.peers.get(event.public_key)
+        if peer is None:
+            return
+        if isinstance(event, events.Switched):
+            log.info("{name}: {why}", name=peer.name, why=event.reason)
+        elif isinstance(event, events.PathsLost):
+            log.info("{name}: no path answers, the last was {last}", name=peer.name,
+                     last=event.last)  # fmt: skip
+        elif isinstance(event, events.InnerMtuChanged):
+            log.debug("{name}: packets of {size} bytes fit", name=peer.name, size=event.inner_mtu)
+            self.tunnel.path_changed(peer, event.inner_mtu)
+        elif isinstance(event, events.DataBlocked):
+            # New keys are new indices: what remembers old ones on the way may let these pass.
+            self.reactor.callLater(0, self._call, peer.public_key)
+
+    def _call(self, public_key: bytes) -> None:
+        peer = self.tunnel.device.peers.get(public_key)
+        if peer is not None and self.running:
+            self.tunnel.call(peer)
+
+
+def offered(endpoints: Iterable[str], kinds: Iterable[str]) -> list[Candidate]:
+    """What a peer says of itself; whether it is looked at is decided with all others."""
+    found: list[Candidate] = []
+    for text, kind in zip(endpoints, kinds, strict=False):
+        try:
+            found.append((KINDS[kind], addresses.parse(text)))
+        except (ValueError, KeyError):
+            continue
+    return found
