@@ -91,6 +91,16 @@ class Paths(unittest.SynchronousTestCase):
                 self.assertEqual((peer.cut, peer.refused, peer.too_large), (0, 0, 0))
                 self.assertEqual(peer.largest[1], path)  # Linux fills it
 
+    def test_a_far_end_that_knows_of_no_path(self) -> None:
+        for path in (496, 1216):
+            for address in (OURS4, OURS6):
+                peer = self.peer(path)
+                peer.stack.path_mtu = None
+                for port in (UPLOAD, DOWNLOAD):
+                    self.move(peer, port, address)
+                self.assertEqual((peer.cut, peer.refused, peer.too_large), (0, 0, 0))
+                self.assertEqual(peer.largest, [path, path])
+
     def test_ping(self) -> None:
         peer = self.peer(512)
 
