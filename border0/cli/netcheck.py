@@ -118,7 +118,7 @@ def own_check(options: argparse.Namespace) -> dict[str, Any]:
     # Here, so that other commands start without it.
     from border0.cli.membership import wait_for
     from border0.processes.netcheck import Netcheck
-    from border0.processes.stunservers import Known, parse_server
+    from border0.processes.stunservers import Known, read_server
 
     try:
         folder = _folder(options)
@@ -128,7 +128,7 @@ def own_check(options: argparse.Namespace) -> dict[str, Any]:
         folder = command.home(options) / "control"  # the servers are named: no file is needed
     known = Known(folder)
     try:
-        servers = [parse_server(text, known.host, own=True) for text in options.stun]
+        servers = [read_server(text, known.host, own=True) for text in options.stun]
     except ConfigError as error:
         raise command.UsageError(str(error)) from None
 

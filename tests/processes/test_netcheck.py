@@ -16,7 +16,7 @@ from border0.errors import ConfigError
 from border0.paths.adapters.stunserver import LARGEST, StunPort
 from border0.paths.stunserver import StunServer
 from border0.processes.netcheck import Netcheck
-from border0.processes.stunservers import Known, Server, parse_server
+from border0.processes.stunservers import Known, Server, read_server
 
 ANY: Any = reactor
 
@@ -201,11 +201,11 @@ class Names(SynchronousTestCase):
             ("2001:db8::1", "2001:db8::1", 3478),
             (":3479", "cp.example.org", 3479),
         ):
-            found = parse_server(text, "cp.example.org")
+            found = read_server(text, "cp.example.org")
             self.assertEqual((found.host, found.port), (host, port), text)
         for text in ("", "a b:1", "a:0", "a:65536", "a:x", ":", "x" * 300 + ":1", "a\x07:1", "a:٣"):
-            self.assertRaises(ConfigError, parse_server, text, "cp.example.org")
-        self.assertRaises(ConfigError, parse_server, ":1")
+            self.assertRaises(ConfigError, read_server, text, "cp.example.org")
+        self.assertRaises(ConfigError, read_server, ":1")
 
     def test_what_a_membership_knows(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="b0known-"))
