@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="border0-check-") as folder:
         # Not the usual port: other checks may be under way here.
-        home = Home(Path(folder) / "home", port=0, control_port=0)
+        home = Home(Path(folder) / "home", port=0, control_port=0, stun_ports=(0, 0))
         quickstart.choose_demos(home, options)
         try:
             _steps(home)

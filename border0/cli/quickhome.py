@@ -27,11 +27,14 @@ from border0.tables import read_toml
 from border0.trust import PrivateCA
 
 _CONTROL = """\
-# Written by border0 quickstart at each start; only the port is kept.
+# Written by border0 quickstart at each start; only the port of [control] is kept.
 [control]
 url = {url}
 listen = [{listen}]
 state_dir = "."
+
+[stun]
+listen = {stun}
 """
 
 _CONNECTOR = """\
@@ -73,6 +76,7 @@ class Home:
     demo_http: bool = True
     port: int = DEFAULT_PORT  # of WireGuard; 0: any free one
     control_port: int = control_config.DEFAULT_PORT
+    stun_ports: tuple[int, int] = (3478, 3479)
     say: Callable[[str], None] = field(default=lambda line: None)
 
     @property
@@ -171,7 +175,8 @@ class Home:
         url = json.dumps(f"https://{endpoint(self.listen, tcp)}")
         where = f"[{self.listen}]" if ":" in self.listen else self.listen
         listen = json.dumps(f"{where}:{tcp}")
-        _keep(self.control_file, _CONTROL.format(url=url, listen=listen))
+        stun = json.dumps([f":{each}" for each in self._stun_ports(udp)])
+        _keep(self.control_file, _CONTROL.format(url=url, listen=listen, stun=stun))
         connector = _CONNECTOR.format(
             listen=json.dumps(self.listen),
             port=udp,
@@ -183,6 +188,19 @@ class Home:
         _keep(self.connector_file, connector)
         if not self.client_file.exists():
             _keep(self.client_file, _CLIENT)
+
+    def _stun_ports(self, *taken: int) -> list[int]:
+        """Two ports for STUN, the usual ones unless somebody else has them."""
+        found: list[int] = []
+        for wanted in self.stun_ports:
+            port = free_port(self.listen, wanted, socket.SOCK_DGRAM)
+            while port in (*taken, *found):
+                port = free_port(self.listen, port + 1 if wanted else 0, socket.SOCK_DGRAM)
+            found.append(port)
+        first, second = self.stun_ports
+        if any(self.stun_ports) and found != [first, second]:
+            self.say(f"UDP port {first} or {second} is taken; STUN uses {found[0]} and {found[1]}.")
+        return found
 
     @staticmethod
     def _port(path: Path, pattern: str, default: int) -> int:

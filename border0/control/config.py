@@ -11,11 +11,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from border0.control.stun import MAX_SERVERS, parse_server, write_server
 from border0.secrets import Secret, resolve
 from border0.tables import Table, read_toml
 
 DEFAULT_PORT = 8443
 WILDCARDS = ("0.0.0.0", "::")
+STUN_LISTEN = [":3478", ":3479"]
+
+
+@dataclass
+class StunConfig:
+    """Where STUN is answered, and which servers nodes are told of, as `Welcome` names them."""
+
+    places: list[tuple[str, int]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -31,6 +41,7 @@ class ControlConfig:
     certificate: Path | None
     private_key: Path | None
     trusted_proxies: list[str]
+    stun: StunConfig = field(default_factory=StunConfig)
 
     @property
     def host(self) -> str:
@@ -67,6 +78,8 @@ def read(data: Mapping[str, Any], path: Path) -> ControlConfig:
         private_key=base / key if key else None,
         trusted_proxies=_networks(table),
     )
+    if "stun" in data:
+        config.stun = _stun(top.table("stun"), config)
     table.close()
     top.close()
     if not chain:
@@ -102,6 +115,59 @@ def _listen(table: Table) -> list[tuple[str, int]]:
     if not found:
         raise table.error("give at least one address", "listen")
     return found
+
+
+def _stun(table: Table, config: ControlConfig) -> StunConfig:
+    places: dict[tuple[str, int], str] = {}
+    told: list[str] = []
+    near = _is_loopback(config.host)  # then all nodes are on this machine
+    for text in table.strings("listen", STUN_LISTEN):
+        try:
+            host, port = parse_server(text)
+            if host:
+                ip_address(host)
+        except ValueError:
+            raise table.error(
+                f"{text!r}: write :PORT, to listen where [control] does, or ADDRESS:PORT, "
+                "IPv6 in brackets",
+                "listen",
+            ) from None
+        hosts = [host] if host else list(dict.fromkeys(host for host, _ in config.listen))
+        if not near and all(map(_is_loopback, hosts)):
+            raise table.error(
+                f"{text!r}: nodes reach {config.host}, and this listens on loopback only; "
+                "write ADDRESS:PORT with an address of this machine",
+                "listen",
+            )
+        if "::" in hosts:  # takes IPv4 too
+            hosts = [each for each in hosts if each != "0.0.0.0"]
+        for each in hosts:
+            if (each, port) in places:
+                where = write_server(each, port)
+                raise table.error(f"{text!r}: {where} is given twice", "listen")
+            places[each, port] = text
+        elsewhere = host and host not in WILDCARDS and host != config.host
+        told.append(text if elsewhere else f":{port}")
+    for text in table.strings("servers", []):
+        try:
+            host, port = parse_server(text)
+        except ValueError:
+            host = ""
+        if not host:
+            raise table.error(f"{text!r}: write HOST:PORT, IPv6 in brackets", "servers")
+        told.append(text)
+    table.close()
+    told = list(dict.fromkeys(told))
+    if len(told) > MAX_SERVERS:
+        raise table.error(f"{len(told)} servers to tell nodes of; at most {MAX_SERVERS} are asked")
+    return StunConfig(list(places), told)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _database(table: Table, base: Path, state: Path) -> Secret:

@@ -7,7 +7,7 @@ there because the publisher read it, and a node that the publisher does not know
 
 import base64
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cryptography.exceptions import InvalidSignature
@@ -54,6 +54,7 @@ class Fleet:
     """All organisations (`Nodes` of the routes).
 
     :param signing_key: the key of an organisation, made only when `create` is true.
+    :param stun: the servers that every node is told of.
     :param records: stores the record lines of a connector: organisation, connector, text.
     """
 
@@ -65,9 +66,10 @@ class Fleet:
         signing_key: Callable[..., Ed25519PrivateKey],
         records: Callable[[str, str, str], "Deferred[object]"],
         clock: Callable[[], float],
+        stun: Sequence[str] = (),
     ) -> None:
         self.store, self.reactor, self.guard, self.clock = store, reactor, guard, clock
-        self._signing_key, self._records = signing_key, records
+        self._signing_key, self._records, self._stun = signing_key, records, stun
         self.organisations: dict[str, Organisation] = {}
         self._drivers: dict[str, HubDriver] = {}
         self.factory = PushFactory(
@@ -105,6 +107,7 @@ class Fleet:
             publisher.map.peers,
             ChangeLog(publisher.map.revision),
             random_bytes=os.urandom,
+            stun=self._stun,
         )
         hub.answered = lambda node, name, ok, detail: self._answered(one, name, ok)
         hub.seen = lambda node, online, address: self._seen(org, one, node, online)

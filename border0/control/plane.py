@@ -28,6 +28,7 @@ from border0.control.api.site import ApiSite
 from border0.control.config import WILDCARDS, ControlConfig
 from border0.control.fleet import Fleet
 from border0.control.keyring import Keyring
+from border0.control.ports import listen_tls
 from border0.control.push.adapters.server import push_resource
 from border0.control.routes import registry
 from border0.control.routes.desk import Desk
@@ -44,6 +45,7 @@ from border0.control.signin.storage import SqlSignIn
 from border0.control.signin.tokens import Tokens
 from border0.control.store import credentials, invites, organisations
 from border0.control.store.store import Store
+from border0.control.stunservice import StunService
 from border0.secrets import Secret
 from border0.trust import PrivateCA, RenewingContext, server_context
 
@@ -73,6 +75,7 @@ class ControlPlane(MultiService):
         self._tls = self._context()
         self.ready = False
         self.ports: list[Any] = []
+        self.stun = StunService(reactor, config)
         self.store: Store
         self.fleet: Fleet
         self.accounts: SqlSignIn
@@ -116,7 +119,7 @@ class ControlPlane(MultiService):
         """Open the store, load everything, listen.
 
         :raises Border0Error: the database or a file cannot be used.
-        :raises CannotListenError: an address is taken.
+        :raises CannotListenError: an address is taken (ConfigError: one of STUN).
         """
         names, addresses = self._names()
         guard = Guard([*names, *addresses], trusted_proxies=self.config.trusted_proxies)
@@ -124,14 +127,15 @@ class ControlPlane(MultiService):
             self.config.database.reveal(), reactor=self.reactor, clock=self.wall
         )
         self.fleet = Fleet(
-            self.store, self.reactor, guard, self.keyring.signing_key, self._records, self.wall
-        )
+            self.store, self.reactor, guard, self.keyring.signing_key, self._records, self.wall,
+            self.config.stun.told,
+        )  # fmt: skip
         for org in await self._organisations():
             await self.fleet.add(org)
         self._passwords.start()
         site = ApiSite(self._resource(guard), self.reactor, proxy=guard.trusts)
-        for host, port in self.config.listen:
-            self.ports.append(self.reactor.listenSSL(port, site, self._tls, interface=host))
+        self.stun.start()
+        self.ports = listen_tls(self.reactor, self.config.listen, site, self._tls)
         self._trim.clock = self.reactor
         self._trim.start(TRIM_SECONDS, now=False).addErrback(lambda _: None)
         self.ready = True
@@ -141,6 +145,7 @@ class ControlPlane(MultiService):
         self.ready = False
         if self._trim.running:
             self._trim.stop()
+        self.stun.stop()
         ports, self.ports = self.ports, []
         for port in ports:
             await port.stopListening()
@@ -181,7 +186,7 @@ class ControlPlane(MultiService):
 
     def metrics(self) -> list[Metric]:
         """Nodes and what they were told, for Prometheus."""
-        return self.fleet.metrics() if self.ready else []
+        return [*self.fleet.metrics(), *self.stun.metrics()] if self.ready else []
 
     # What is served.
 

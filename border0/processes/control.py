@@ -21,6 +21,7 @@ from border0 import __version__, privatefile
 from border0._build_info import build_info
 from border0.control.config import ControlConfig, load
 from border0.control.plane import ControlPlane
+from border0.control.stun import write_server
 from border0.errors import Border0Error
 from border0.processes import logs
 from border0.processes.health import Metric, health_service
@@ -52,7 +53,8 @@ class Options(ProcessOptions):
     def told(self) -> str:
         """Where it is and what keeps its state."""
         kind = self.loaded.database.reveal().partition(":")[0].partition("+")[0]
-        return f"{self.loaded.url}, state in {kind}"
+        stun = ", ".join(write_server(*place) for place in self.loaded.stun.places)
+        return f"{self.loaded.url}, state in {kind}" + (f", STUN at {stun}" if stun else "")
 
 
 @implementer(IService, IServiceCollection)

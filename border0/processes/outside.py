@@ -65,7 +65,7 @@ class Outside:
         self.changed: Callable[[], object] = lambda: None
         self.servers: dict[Any, str] = {}  # as they were told, by what the socket calls them
         self._texts: list[str] = []
-        self._looking = False
+        self._looking = self._stale = False
         self._asked: list[Deferred[Outside]] = []
         self._look_up_at = 0.0
         self._own: list[str] = []
@@ -109,13 +109,13 @@ class Outside:
         found = list(texts)
         if found != self._texts:
             self._texts = found
-            self._look_up_at = 0.0
+            self._stale = True
             self._look_up()
 
     def _look_up(self) -> None:
         if not self.udp.connected or self._looking or not self._texts:
             return
-        self._looking = True
+        self._looking, self._stale = True, False
         self._look_up_at = self.reactor.seconds() + LOOK_UP_AGAIN
         deferToThread(look_up, self._texts).addCallbacks(self._found, self._not_found)
 
@@ -127,8 +127,8 @@ class Outside:
         self._looking = False
         if not self.udp.connected:
             return
-        if self._look_up_at == 0.0:
-            self._look_up()  # others were named meanwhile
+        if self._stale:  # others were named meanwhile
+            self._look_up()
             return
         if not found:
             self._look_up_at = self.reactor.seconds() + LOOK_UP_RETRY

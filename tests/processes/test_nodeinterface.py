@@ -6,8 +6,11 @@ from typing import Any
 
 from border0.dns.message import encode_name
 from border0.netstack import icmp, ip, udp
+from border0.processes import nodeinterface
 from border0.processes.nodeinterface import NodeInterface, is_question
 from tests.dns.wire import addresses, query
+from tests.netstack.script import Segment, segment
+from tests.netstack.test_passing import with_ipv4_options
 from tests.node.test_inbound import tcp
 from tests.processes.test_clienttunnel import Case
 
@@ -123,6 +126,73 @@ class Packets(Case):
         report = icmp.parse_error(ip.parse(heard[0]))
         assert report is not None
         self.assertEqual((report.reason, report.mtu), (icmp.TOO_BIG, 1280))
+
+    def sent(self, packet: bytes) -> list[bytes]:
+        """What goes into the tunnel for a program's packet, and not a moment later."""
+        found: list[bytes] = []
+        self.tun.heard.clear()
+        self.tunnel.tunnel.send = found.extend  # type: ignore[method-assign]
+        self.node._outward([packet])
+        return found
+
+    def test_what_begins_offers_what_the_path_carries(self) -> None:
+        self.node.path_mtu = lambda address: 512 if address == WEB else 1380
+        option = b"\x02\x04" + (1340).to_bytes(2, "big")
+        (syn,) = self.sent(segment(HERE, WEB, 40000, 80, SYN, 1, options=option))
+        self.assertEqual(Segment(syn).options.mss, 472)
+        (other,) = self.sent(segment(HERE, NOTHING, 40000, 80, SYN, 1, options=option))
+        self.assertEqual(Segment(other).options.mss, 1340)
+        answers = [
+            segment(place, HERE, 80, 40000, SYN | ACK, 1, 2, options=option)
+            for place in (WEB, NOTHING)
+        ]
+        self.tun.heard.clear()
+        self.node._inward(answers)
+        self.assertEqual([Segment(one).options.mss for one in self.tun.heard], [472, 1340])
+
+    def test_what_may_be_cut_is_cut(self) -> None:
+        self.node.path_mtu = lambda address: 512
+        whole = segment(HERE, WEB, 40000, 80, ACK, 1, 1, b"q" * 512)
+        self.assertEqual(self.sent(whole), [])
+        self.assertEqual(len(self.tun.heard), 1)
+        parts = self.sent(with_ipv4_options(whole, 0, 0))  # as Linux does below 552
+        self.assertEqual(b"".join(Segment(one).data for one in parts), b"q" * 512)
+        self.assertEqual(([len(one) for one in parts], self.tun.heard), ([512, 80], []))
+        datagram = ip.header(HERE, WEB, ip.ICMP, 1000, 5, 0) + bytes(1000)
+        self.assertEqual([len(one) for one in self.sent(datagram)], [508, 508, 44])
+
+    def test_it_is_not_told_too_often(self) -> None:
+        self.node.path_mtu = lambda address: 1280
+        packet = ip.header(HERE, WEB, ip.TCP, 1300) + tcp(ACK) + bytes(1280)
+        self.tun.heard.clear()
+        self.node._outward([packet] * 1000)
+        self.assertEqual(len(self.tun.heard), 50)
+        # Nor does it cost others their word.
+        self.node._outward([ip.header(HERE, NOTHING, ip.TCP, 20) + tcp(SYN)])
+        self.net.advance(0.001)
+        self.assertEqual(len(self.tun.heard), 51)
+
+    def test_the_path_is_asked_once_a_batch(self) -> None:
+        asked: list[bytes] = []
+
+        def path_mtu(address: bytes) -> int:
+            asked.append(address)
+            return 1380
+
+        self.node.path_mtu = path_mtu
+        self.node._outward([ip.header(HERE, WEB, ip.TCP, 20) + tcp(ACK)] * 60)
+        self.assertEqual(asked, [WEB])
+
+    def test_the_interface_itself_stays(self) -> None:
+        self.node.tun = FakeTun()  # type: ignore[assignment]
+        self.node.path_mtu = lambda address: 512
+        self.node.tun.open = lambda: None  # type: ignore[method-assign]
+        self.patch(nodeinterface, "Interface", lambda name: self.kernel)
+        for configured, is_set in ((1380, "1380"), (1000, "1280")):
+            del self.kernel.said[:]
+            self.patch(nodeinterface, "MTU", configured)
+            self.node.prepare()
+            self.assertIn(("bring_up", is_set), self.kernel.said)
 
     def test_packets_that_are_none_of_ours(self) -> None:
         sent = len(self.net.sent)

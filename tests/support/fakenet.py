@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Net:
         self.down: set[Place] = set()
         self.delay: dict[Place, float] = {}
         self.sent: list[tuple[Place, Place, bytes]] = []
+        self.passes: Callable[[Place, Place, bytes], bool] = lambda source, to, data: True
 
     def advance(self, seconds: float) -> None:
         """Let time pass in small steps."""
@@ -42,25 +44,46 @@ class Net:
         self.sent.append((source, to, data))
         if source in self.down or to in self.down or to not in self.ports:
             return
+        if not self.passes(source, to, data):
+            return
         delay = self.delay.get(source, 0.0) + self.delay.get(to, 0.0) + 0.01
-        self.clock.callLater(delay, lambda: self.ports[to].receiver([(data, size, source)]))
+        self.clock.callLater(delay, lambda: self._arrive(source, to, size, data))
+
+    def _arrive(self, source: Place, to: Place, size: int, data: bytes) -> None:
+        if (port := self.ports.get(to)) is None:
+            return
+        if data[1:4] == bytes(3):
+            port.receiver([(data, size, source)])
+        else:
+            port.other(data, source)
 
     def attach(self, tunnel: Tunnel, place: Place) -> None:
         """Give a tunnel a port here instead of a socket."""
-        tunnel.udp = Port(self, place, tunnel._received)  # type: ignore[assignment]
+        tunnel.udp = Port(self, place, tunnel._received, tunnel._other)  # type: ignore[assignment]
 
 
 class Port:
     """What a Tunnel wants of a BatchPort."""
 
-    def __init__(self, net: Net, place: Place, receiver: Any) -> None:
-        self.net, self.place, self.receiver = net, place, receiver
+    def __init__(self, net: Net, place: Place, receiver: Any, other: Any) -> None:
+        self.net, self.place, self.receiver, self.other = net, place, receiver, other
         self.port = place[1]
+        self.dropped = 0
+        self.connected = 0
+        self.refused: Callable[[Place, int, int], object] = lambda to, size, error: None
 
     def start(self) -> None:
         self.net.ports[self.place] = self
+        self.connected = 1
+
+    def move(self, place: Place) -> None:
+        """The machine has another address now."""
+        del self.net.ports[self.place]
+        self.place = place
+        self.net.ports[place] = self
 
     def stop(self) -> None:
+        self.connected = 0
         del self.net.ports[self.place]
 
     def endpoint(self, host: str, port: int) -> Place:
@@ -69,6 +92,11 @@ class Port:
     def send(self, bursts: list[Any]) -> None:
         for to, size, buffers in bursts:
             self.net.carry(self.place, to, size, b"".join(buffers))
+
+    def send_whole(self, datagrams: list[tuple[Place, bytes, int]]) -> None:
+        for to, data, hops in datagrams:
+            if not hops:  # an opener ends before it arrives
+                self.net.carry(self.place, to, len(data), data)
 
 
 class Who(Protocol):
@@ -87,9 +115,8 @@ class FakeConnector:
 
     def __init__(self, net: Net, name: str, place: Place, ports: tuple[int, ...] = (80,)) -> None:
         self.name, self.place = name, place
-        self.device = Device(
-            generate_private_key(), random_bytes=os.urandom, timestamp=RisingClock()
-        )
+        self.private_key = generate_private_key()
+        self.device = Device(self.private_key, random_bytes=os.urandom, timestamp=RisingClock())
         self.stack = Stack(
             random_bytes=os.urandom,
             is_local=lambda address: True,

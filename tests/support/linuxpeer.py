@@ -16,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from border0.netstack.clamp import clamp
+from border0.netstack.passing import pieces, refusal
 from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
 from tests.support.namespaces import Namespace
@@ -31,7 +33,11 @@ def packed(address: str) -> bytes:
 
 
 class LinuxPeer:
-    """`stack` answers for OURS4/OURS6; sockets of the namespace are Linux's."""
+    """`stack` answers for OURS4/OURS6; sockets of the namespace are Linux's.
+
+    With `path` there is a tunnel between them that carries so many bytes: Linux's packets are
+    treated as a node's interface treats them, the stack's own are lost when they are larger.
+    """
 
     def __init__(
         self,
@@ -41,7 +47,12 @@ class LinuxPeer:
         loss: float = 0.0,
         reorder: float = 0.0,
         seed: int = 7,
+        path: int = 0,
     ) -> None:
+        self.path = self.told = path
+        self.changes: list[tuple[int, int, bool]] = []  # (bytes moved, new path, told at once)
+        self.moved = self.too_large = self.cut = self.refused = self.told_late = 0
+        self.largest = [0, 0]  # to Linux, from Linux, since the last change
         self.loss, self.reorder = loss, reorder
         self.random = random.Random(seed)
         self.late: list[tuple[float, bool, bytes]] = []
@@ -56,6 +67,7 @@ class LinuxPeer:
             random_bytes=os.urandom,
             is_local={packed(OURS4), packed(OURS6)}.__contains__,
             accept=accept,
+            path_mtu=lambda address: self.told or mtu,
         )
 
     def _open(self, mtu: int) -> None:
@@ -102,6 +114,61 @@ class LinuxPeer:
             except OSError:
                 continue  # a full device queue is a loss like any other
 
+    def change(self, path: int, told: bool = True) -> None:
+        """The tunnel carries `path` from now on; the stack hears now or when packets were lost."""
+        self.path, self.largest = path, [0, 0]
+        if told:
+            self.tell()
+
+    def tell(self) -> None:
+        """What the stack knows of the tunnel is what counts."""
+        self.told = self.path
+        for address in (THEIRS4, THEIRS6):
+            self.stack.path_changed(packed(address), self.path, time.monotonic())
+
+    def _to_stack(self, packets: list[bytes]) -> list[bytes]:
+        """As the interface of a node does: clamped, cut, or refused."""
+        found: list[bytes] = []
+        for packet in packets:
+            parts = pieces(packet, self.path)
+            if not parts:
+                self.refused += 1
+                answer = refusal(packet, self.path)
+                if answer is not None:
+                    self._write([answer])
+            elif len(parts) > 1:
+                self.cut += 1
+                found += parts
+            else:
+                found.append(clamp(packet, self.path))
+        for packet in found:
+            self._pass(1, packet)
+        return found
+
+    def _to_linux(self, packets: list[bytes]) -> list[bytes]:
+        found = []
+        for packet in packets:
+            if len(packet) <= self.path:
+                self._pass(0, packet)
+                found.append(clamp(packet, self.path))
+            elif len(packet) > self.told:
+                raise AssertionError("the stack sends what it knows to be too large")
+            else:
+                self.too_large += 1
+        if self.too_large and self.told != self.path:
+            self.told_late += 1
+            self.tell()
+        return found
+
+    def _pass(self, side: int, packet: bytes) -> None:
+        self.moved += len(packet)
+        self.largest[side] = max(self.largest[side], len(packet))
+
+    def _due(self) -> None:
+        while self.changes and self.moved >= self.changes[0][0]:
+            _, path, told = self.changes.pop(0)
+            self.change(path, told)
+
     def pump(self, done: Callable[[], bool], limit: float = LIMIT) -> None:
         """Move packets until `done()`; AssertionError after `limit` seconds."""
         stack, clock = self.stack, time.monotonic
@@ -119,6 +186,9 @@ class LinuxPeer:
             select.select([self.tun], [], [], wait)
             now = clock()
             arrived = self._spoil(self._read(), True, now)
+            if self.path:
+                self._due()
+                arrived = self._to_stack(arrived)
             while self.late and self.late[0][0] <= now:
                 _, inward, packet = self.late.pop(0)
                 if inward:
@@ -131,6 +201,8 @@ class LinuxPeer:
             if deadline is not None and deadline <= now:
                 stack.expire(now)
             while packets := stack.collect(64, now):
+                if self.path:
+                    packets = self._to_linux(packets)
                 self._write(self._spoil(packets, False, now))
 
     def run(self, client: Callable[[], object], limit: float = LIMIT) -> object:

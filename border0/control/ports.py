@@ -1,0 +1,30 @@
+"""The TCP ports of the control plane.
+
+Where the system lets `[::]` take IPv4 too, `0.0.0.0` at the same port is there already.
+"""
+
+import socket
+from collections.abc import Iterable
+from typing import Any
+
+
+def listen_tls(reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any) -> list[Any]:
+    """Listen at every address and port; raises CannotListenError, and then listens at none."""
+    ports: list[Any] = []
+    both: set[int] = set()
+    try:
+        for host, port in sorted(places, key=lambda place: place[0] != "::"):
+            if host == "0.0.0.0" and port in both:
+                continue
+            ports.append(reactor.listenSSL(port, site, tls, interface=host))
+            if host == "::" and not _only_6(ports[-1]):
+                both.add(port)
+    except BaseException:
+        for each in ports:
+            each.stopListening()
+        raise
+    return ports
+
+
+def _only_6(port: Any) -> bool:
+    return bool(port.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
