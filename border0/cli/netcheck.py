@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         print()
         format.table(TITLES, [_row(one) for one in servers], right=(2,))
     else:
-        command.say("no STUN server is known here: name one with --stun HOST:PORT")
+        command.say("no STUN server was asked; name some with --stun HOST:PORT")
     return 0
 
 

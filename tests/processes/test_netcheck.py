@@ -13,7 +13,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from border0.errors import ConfigError
-from border0.paths.adapters.stunserver import LARGEST, StunPort
+from border0.paths.adapters.stunserver import StunPort
 from border0.paths.stunserver import StunServer
 from border0.processes.netcheck import Netcheck
 from border0.processes.stunservers import Known, Server, read_server
@@ -31,15 +31,17 @@ class Silent(DatagramProtocol):
 class Checks(TestCase):
     timeout = 60
 
-    def listen(self, protocol: DatagramProtocol, interface: str = "127.0.0.1") -> int:
-        port = ANY.listenUDP(0, protocol, interface, LARGEST)
+    def listen(self, protocol: DatagramProtocol) -> int:
+        port = ANY.listenUDP(0, protocol, "127.0.0.1")
         self.addCleanup(port.stopListening)
         number: int = port.getHost().port
         return number
 
     def responder(self, interface: str = "127.0.0.1") -> Server:
-        port = self.listen(StunPort(StunServer(os.urandom), reactor), interface)
-        return Server(interface, port, own=True)
+        port = StunPort(StunServer(os.urandom), reactor, interface, 0)
+        port.start()
+        self.addCleanup(port.stop)
+        return Server(interface, port.port, own=True)
 
     async def check(self, *servers: Server, **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = await Netcheck(
