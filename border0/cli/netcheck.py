@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         print()
         format.table(TITLES, [_row(one) for one in servers], right=(2,))
     else:
-        command.say("no STUN server is known here: name one with --stun HOST:PORT")
+        command.say("no STUN server was asked; name some with --stun HOST:PORT")
     return 0
 
 
@@ -118,7 +118,7 @@ def own_check(options: argparse.Namespace) -> dict[str, Any]:
     # Here, so that other commands start without it.
     from border0.cli.membership import wait_for
     from border0.processes.netcheck import Netcheck
-    from border0.processes.stunservers import Known, parse_server
+    from border0.processes.stunservers import Known, read_server
 
     try:
         folder = _folder(options)
@@ -128,7 +128,7 @@ def own_check(options: argparse.Namespace) -> dict[str, Any]:
         folder = command.home(options) / "control"  # the servers are named: no file is needed
     known = Known(folder)
     try:
-        servers = [parse_server(text, known.host, own=True) for text in options.stun]
+        servers = [read_server(text, known.host, own=True) for text in options.stun]
     except ConfigError as error:
         raise command.UsageError(str(error)) from None
 

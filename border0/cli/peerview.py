@@ -232,7 +232,7 @@ def _notes(peer: Peer, now: float, utc: bool) -> list[str]:
         if held >= 1.0:
             found.append(f"{way_name(way)} is not chosen for {held:.0f} s")
     if peer.get("probes") is False:
-        found.append("a stock WireGuard peer: it speaks no probes")
+        found.append("no probes: a stock WireGuard client, or not heard of yet")
     return [
         line
         for note in found

@@ -54,7 +54,7 @@ class Transcript:
             self._peers[key] = (peerview.name(peer), way, switches)
             known = before.pop(key, None)
             if known is None:
-                found.append(self._line(now, peerview.name(peer), _state(peer, way)))
+                found.append(self._line(now, peerview.name(peer), _state(way)))
             else:
                 found += self._changes(peer, known[1], switches - known[2], now)
         for name, _, _ in before.values():
@@ -84,9 +84,9 @@ def _name(way: Way | None) -> str:
     return NO_WAY if way is None else peerview.way_name(way)
 
 
-def _state(peer: Peer, way: Way | None) -> str:
+def _state(way: Way | None) -> str:
     if way is None:
-        return NO_WAY if peer.get("probes", True) else "a stock WireGuard peer, not heard of yet"
+        return NO_WAY
     facts = f"RTT {peerview.rtt(way)}, loss {peerview.loss(way)}, MTU {peerview.mtu(way)}"
     return f"{_name(way)} ({facts}, score {peerview.score(way)})"
 

@@ -239,7 +239,7 @@ class Netcheck:
         own = local_endpoints(port, towards=self.towards, loopback=False)
         return {
             "ports": {"udp": port},
-            "addresses": [address.host(address.parse(text)) for text in own],
+            "addresses": own,
             "nat": {
                 str(family): _nat(self._reflexive.nat(family, now)) if family in asked else None
                 for family in (4, 6)

@@ -10,8 +10,8 @@ from typing import Any
 
 from border0.control.member.state import CONTACT_FILE, NODE_FILE
 from border0.control.member.url import parse_url
+from border0.control.stun import MAX_SERVERS, parse_server, write_server
 from border0.errors import Border0Error, ConfigError
-from border0.paths.stunclient import MAX_SERVERS
 
 DEFAULT_PORT = 3478  # RFC 8489 §18.6
 
@@ -21,24 +21,23 @@ class Server:
 
     def __init__(self, host: str, port: int, own: bool = False) -> None:
         self.host, self.port, self.own = host, port, own
-        self.text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.text = write_server(host, port)
 
 
-def parse_server(text: str, home: str = "", own: bool = False) -> Server:
+def read_server(text: str, home: str = "", own: bool = False) -> Server:
     """`HOST[:PORT]`; of `:PORT` the host is `home`, the control plane's.
 
     :raises ConfigError: it is neither.
     """
-    host, colon, digits = text.rpartition(":")
-    if not colon or (":" in host and not host.startswith("[")):
-        host, digits = text, str(DEFAULT_PORT)  # a name, or a bare IPv6 address
-    elif text.startswith("[") and text.endswith("]"):
-        host, digits = text, str(DEFAULT_PORT)
-    host = host.removeprefix("[").removesuffix("]") or home
-    fine = digits.isascii() and digits.isdigit() and len(digits) < 6 and 0 < int(digits) < 65536
-    if not text or not fine or not host or len(host) > 255 or not host.isprintable() or " " in host:
-        raise ConfigError(f"{text!r} is no STUN server: write HOST:PORT, as stun.example.org:3478")
-    return Server(host, int(digits), own)
+    bare = f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text
+    for candidate in (text, f"{bare}:{DEFAULT_PORT}") if text else ():
+        try:
+            host, port = parse_server(candidate)
+        except ValueError:
+            continue
+        if host or home:
+            return Server(host or home, port, own)
+    raise ConfigError(f"{text!r} is no STUN server: write HOST:PORT, as stun.example.org:3478")
 
 
 class Known:
@@ -56,7 +55,7 @@ class Known:
         saved = _read(folder / CONTACT_FILE).get("stun")
         for text in saved[:MAX_SERVERS] if isinstance(saved, list) else ():
             with suppress(ConfigError):
-                self.servers.append(parse_server(str(text), self.host))
+                self.servers.append(read_server(str(text), self.host))
 
 
 def _read(path: Path) -> dict[str, Any]:

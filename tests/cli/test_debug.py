@@ -85,7 +85,7 @@ class Peers(Case):
                 "  Active",
                 "phone  100.64.0.9    fd62:6f72:6465:7230::9",
                 "  N/A                  N/A               N/A     N/A   N/A      N/A  N/A",
-                "  a stock WireGuard peer: it speaks no probes",
+                "  no probes: a stock WireGuard client, or not heard of yet",
                 "lab    -             -",
                 "  192.0.2.1:32442      udp4            12 ms   0.00%  1452  88.6123  3s ago      "
                 "  *",
@@ -264,7 +264,7 @@ class Watch(Case):
                 "no answer to probes; score now 88.6",
                 "2023-11-14 22:13:23.000  lab  udp4 192.0.2.1:32442 -> udp6 [2001:db8::1]:32442 "
                 "(after 2 switches): udp4 x loses 30.0 %",
-                "2023-11-14 22:13:26.000  phone  a stock WireGuard peer, not heard of yet",
+                "2023-11-14 22:13:26.000  phone  no way",
                 "2023-11-14 22:13:26.000  lab  no longer a peer",
             ],
         )

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.utils import getProcessOutputAndValue
 from twisted.trial.unittest import TestCase
 
-from border0.paths.adapters.stunserver import LARGEST, StunPort
+from border0.paths.adapters.stunserver import StunPort
 from border0.paths.stunserver import StunServer
 from tests.cli.test_debug import Case
 from tests.support.client import python_path
@@ -104,11 +104,10 @@ class WithoutOne(TestCase):
         self.environment = {**os.environ, "PYTHONPATH": python_path()}
 
     def responder(self) -> int:
-        anyway: Any = reactor
-        port = anyway.listenUDP(0, StunPort(StunServer(os.urandom), reactor), "127.0.0.1", LARGEST)
-        self.addCleanup(port.stopListening)
-        number: int = port.getHost().port
-        return number
+        port = StunPort(StunServer(os.urandom), reactor, "127.0.0.1", 0)
+        port.start()
+        self.addCleanup(port.stop)
+        return port.port
 
     def run_program(self, *words: str) -> "Deferred[Any]":
         done: Deferred[Any] = getProcessOutputAndValue(

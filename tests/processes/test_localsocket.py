@@ -25,29 +25,6 @@ from border0.processes.localsocket import LocalSocket
 from tests.processes.test_connector import text
 
 
-class Peering:
-    """As much of it as the verbs ask."""
-
-    def peers(self) -> list[dict[str, Any]]:
-        return [{"alias": "lab" * 10, "connections": []}] * 1000
-
-    def stats(self) -> dict[str, Any]:
-        return {"port": 5, "probes": {"sent": 1}}
-
-    def netcheck(self) -> Any:
-        self.waiting: Deferred[dict[str, Any]] = Deferred()
-        return self.waiting
-
-
-class Tunnel:
-    """A tunnel with a port, and maybe a peering."""
-
-    port = 7
-
-    def __init__(self, peering: Any = None) -> None:
-        self.peering = peering
-
-
 class Case(TestCase):
     timeout = 60
 
@@ -159,42 +136,15 @@ class Questions(Case):
         self.assertIsNone(optional.stopService())
 
 
-class Verbs(Case):
-    def test_what_the_peering_says(self) -> Any:
-        peering = Peering()
-        self.listen(**pathverbs.of(Tunnel(peering), self.folder))  # type: ignore[arg-type]
-
-        async def scenario() -> None:
-            told = await self.ask("debug peers")
-            self.assertEqual((len(told["peers"]), told["home"]), (1000, str(self.folder)))
-            self.assertGreater(told["now"], 1e9)
-            self.assertEqual((await self.ask("debug stats"))["probes"], {"sent": 1})
-            asked = self.ask("netcheck")
-            while not hasattr(peering, "waiting"):
-                await self.turn()
-            peering.waiting.callback({"servers": []})
-            self.assertEqual((await asked)["servers"], [])
-
-        return ensureDeferred(scenario())
-
-    def turn(self) -> "Deferred[None]":
-        done: Deferred[None] = Deferred()
-        reactor.callLater(0.01, done.callback, None)  # type: ignore[attr-defined]
-        return done
-
-    def test_a_tunnel_without_one(self) -> Any:
-        self.listen(**pathverbs.of(Tunnel()))  # type: ignore[arg-type]
-
-        async def scenario() -> None:
-            self.assertEqual((await self.ask("debug peers"))["peers"], [])
-            self.assertEqual((await self.ask("debug stats"))["port"], 7)
+class Connector(Case):
+    async def netcheck(self, process: ConnectorProcess) -> Any:
+        """The port that it tells, also as one that follows nobody and so knows no server."""
+        if process.tunnel.peering is None:
             error = await self.assertFailure(self.ask("netcheck"), TunnelError)
             self.assertEqual(error.kind, pathverbs.NOT_HERE)
+            return process.tunnel.port
+        return (await self.ask("netcheck"))["ports"]["udp"]
 
-        return ensureDeferred(scenario())
-
-
-class Connector(Case):
     def test_it_answers_in_its_state_folder(self) -> Any:
         file = self.folder / "connector.toml"
         file.write_text(text())
@@ -207,8 +157,13 @@ class Connector(Case):
             self.assertEqual((told["name"], told["port"]), ("lab", process.tunnel.port))
             self.assertEqual((told["sockets"], told["devices"]), (["s0", "s1"], 1))
             json.dumps(told)
-            self.assertEqual((await self.ask("debug peers"))["peers"], [])
+            told = await self.ask("debug peers")
+            (peer,) = told["peers"]
+            self.assertGreater(told["now"], 1e9)
+            self.assertEqual((peer["alias"], peer["private_ipv4"]), ("d0", "100.64.0.2"))
+            self.assertEqual((peer["probes"], peer["connections"]), (False, []))
             self.assertEqual((await self.ask("debug stats"))["port"], process.tunnel.port)
+            self.assertEqual(await self.netcheck(process), process.tunnel.port)
             await self.assertFailure(self.ask("stop"), TunnelError)
             self.assertEqual(stat.S_IMODE(self.address.path.stat().st_mode), 0o600)
             await process.stopService()

@@ -13,10 +13,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from border0.errors import ConfigError
-from border0.paths.adapters.stunserver import LARGEST, StunPort
+from border0.paths.adapters.stunserver import StunPort
 from border0.paths.stunserver import StunServer
 from border0.processes.netcheck import Netcheck
-from border0.processes.stunservers import Known, Server, parse_server
+from border0.processes.stunservers import Known, Server, read_server
 
 ANY: Any = reactor
 
@@ -31,15 +31,17 @@ class Silent(DatagramProtocol):
 class Checks(TestCase):
     timeout = 60
 
-    def listen(self, protocol: DatagramProtocol, interface: str = "127.0.0.1") -> int:
-        port = ANY.listenUDP(0, protocol, interface, LARGEST)
+    def listen(self, protocol: DatagramProtocol) -> int:
+        port = ANY.listenUDP(0, protocol, "127.0.0.1")
         self.addCleanup(port.stopListening)
         number: int = port.getHost().port
         return number
 
     def responder(self, interface: str = "127.0.0.1") -> Server:
-        port = self.listen(StunPort(StunServer(os.urandom), reactor), interface)
-        return Server(interface, port, own=True)
+        port = StunPort(StunServer(os.urandom), reactor, interface, 0)
+        port.start()
+        self.addCleanup(port.stop)
+        return Server(interface, port.port, own=True)
 
     async def check(self, *servers: Server, **options: Any) -> dict[str, Any]:
         found: dict[str, Any] = await Netcheck(
@@ -201,11 +203,11 @@ class Names(SynchronousTestCase):
             ("2001:db8::1", "2001:db8::1", 3478),
             (":3479", "cp.example.org", 3479),
         ):
-            found = parse_server(text, "cp.example.org")
+            found = read_server(text, "cp.example.org")
             self.assertEqual((found.host, found.port), (host, port), text)
         for text in ("", "a b:1", "a:0", "a:65536", "a:x", ":", "x" * 300 + ":1", "a\x07:1", "a:٣"):
-            self.assertRaises(ConfigError, parse_server, text, "cp.example.org")
-        self.assertRaises(ConfigError, parse_server, ":1")
+            self.assertRaises(ConfigError, read_server, text, "cp.example.org")
+        self.assertRaises(ConfigError, read_server, ":1")
 
     def test_what_a_membership_knows(self) -> None:
         folder = Path(tempfile.mkdtemp(prefix="b0known-"))
