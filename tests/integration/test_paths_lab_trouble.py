@@ -72,9 +72,9 @@ class Trouble(SitesCase):
 @requires(*COUNTERPARTS)
 class Dies(Trouble):
     def kill(self, path: Path_) -> None:
-        self.sites.box.command(link=self.connector, deny=[host(path)])
+        self.sites.box.command(link=self.connector, dir=self.direction, deny=[host(path)])
 
-    connector = "a"
+    connector, direction = "a", "both"
 
     def families(self, times: int) -> None:
         self.at(OPEN)
@@ -83,7 +83,8 @@ class Dies(Trouble):
 
     def addresses(self, times: int) -> None:
         self.at(TWO_ADDRESSES, swapped=True)
-        self.connector = "b"
+        # What comes to it is lost. What it sends has the address that its kernel likes.
+        self.connector, self.direction = "b", "inn"
         self.connected("udp4")
         self.tell("an address dies", self.again_and_again(times, self.kill))
 
