@@ -1,4 +1,4 @@
-"""Trial that also writes a record of every test: ``python -m tests.recordedtrial FILE [arguments]``.
+"""Trial that also records every test: ``python -m tests.recordedtrial FILE [arguments]``.
 
 A line of the file is ``>`` and a test that begins, or the seconds that a test took (with what is
 set up before it), its outcome and its name, with tabs between. `MARK` comes between the tests'
@@ -68,10 +68,11 @@ class Options(trial.Options):  # type: ignore[misc]
 
 def main() -> None:
     """Run trial; the first argument is the record's file."""
-    RecordedTree.record = Path(sys.argv.pop(1)).open("a", buffering=1, encoding="utf-8")
-    sys.path.insert(0, os.getcwd())
-    trial.Options = Options
-    trial.run()
+    with Path(sys.argv.pop(1)).open("a", buffering=1, encoding="utf-8") as record:
+        RecordedTree.record = record
+        sys.path.insert(0, os.getcwd())
+        trial.Options = Options
+        trial.run()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ Exit status is trial's. A run that ends without trial's summary counts as one fa
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import signal
 import subprocess
@@ -88,7 +89,7 @@ class Trial:
         self.seconds = 0.0
         self._began = time.monotonic()
         command = [sys.executable, "-u", "-m", "tests.recordedtrial", str(self.record), *arguments]
-        if nice:
+        if nice and hasattr(os, "nice"):
             command = ["nice", "-n", "5", *command]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -218,7 +219,9 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
         for trial in trials:
             if trial.process.poll() is None:
                 trial.process.terminate()
-                trial.wait(10)
+                if not trial.wait(10):
+                    trial.process.kill()
+                    trial.wait(10)
     rows = [row for trial in trials for row in trial.tests()]
     if times is not None:
         table = (f"{took:.3f}\t{outcome}\t{name}\n" for took, outcome, name in rows)
@@ -228,7 +231,8 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
         if len(trials) > 1:
             say(f"\n--- {trial.name}: {trial.seconds:.0f} s ---\n")
         say(trial.ending())
-    passed, failed, skipped = (sum(column) for column in zip(*(t.counts() for t in trials)))
+    counts = [trial.counts() for trial in trials]
+    passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
     say(f"{passed} passed, {failed} failed, {skipped} skipped\n")
     statuses = [trial.process.returncode for trial in trials if trial.process.returncode]
     return statuses[0] if statuses else (1 if failed else 0)
