@@ -222,6 +222,8 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
                 if not trial.wait(10):
                     trial.process.kill()
                     trial.wait(10)
+                if not trial.shown:
+                    say(f"\n--- {trial.name}: stopped ---\n{''.join(trial.lines)}")
     rows = [row for trial in trials for row in trial.tests()]
     if times is not None:
         table = (f"{took:.3f}\t{outcome}\t{name}\n" for took, outcome, name in rows)
@@ -251,6 +253,9 @@ def main(arguments: list[str]) -> int:
             say("--times needs a file\n")
             return 2
     signal.signal(signal.SIGTERM, _stop)
+    # A shell ignores it for what it starts in the background, and programs inherit that; those
+    # that tests start and interrupt must not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="b0run-") as folder:
         return run(words, split=split, times=times, folder=Path(folder))
 

@@ -66,6 +66,16 @@ class Waiting(SynchronousTestCase):
         threading.Event().wait()
 """
 
+INTERRUPTIBLE = """
+import signal, subprocess, sys
+from twisted.trial.unittest import SynchronousTestCase
+
+class Interruptible(SynchronousTestCase):
+    def test_one(self):
+        script = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+        self.assertEqual(subprocess.check_output([sys.executable, "-c", script]), b"False\\n")
+"""
+
 
 class Totals(SynchronousTestCase):
     def test_the_last_summary_counts(self) -> None:
@@ -236,8 +246,9 @@ class Runs(SynchronousTestCase):
 
             children.wait_until(both, 60, "both halves run")
             child.send_signal(signal.SIGTERM)
-            child.communicate(timeout=60)
+            text = child.communicate(timeout=60)[0]
         self.assertNotEqual(child.returncode, 0)
+        self.assertIn("--- other tests: stopped ---\nsample.unit.test_a\n  Waiting\n", text)
         for path in files:
             self.assertRaises(ProcessLookupError, os.kill, int(path.read_text()[:-1]), 0)
 
@@ -263,6 +274,13 @@ class Runs(SynchronousTestCase):
         self.assertTrue(any(f"other tests: 1 begun, {test}\n" in text for text in said), said)
         self.assertEqual(trial.state(), "other tests: ended")
         self.assertEqual(trial.counts(), (0, 1, 0))
+
+    def test_started_in_the_background_of_a_shell(self) -> None:
+        self.write("unit/test_a.py", INTERRUPTIBLE)
+        argv, options = self.command("sample")
+        shell = ["sh", "-c", "trap '' INT && exec \"$@\"", "sh"]
+        done = subprocess.run([*shell, *argv], timeout=100, check=False, **options)
+        self.assertEqual(done.returncode, 0, done.stdout)
 
     def test_times_needs_a_file(self) -> None:
         self.assertEqual(self.run_it("--split", "--times")[0], 2)
