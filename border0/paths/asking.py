@@ -66,6 +66,9 @@ class Asking:
 
     def use(self, now: float) -> bool:
         """Data flows or is about to; whether the deadline may have moved."""
+        if now - self.last_data < ACTIVE_FOR:  # of most packets
+            self.last_data = now
+            return False
         before = self.mode(now)
         self.last_data = now
         if before == COLD:
@@ -73,7 +76,7 @@ class Asking:
                 if path.state is UNTRIED:
                     path.punch.again(now)
                 path.hurried = True
-        return before != ACTIVE
+        return True
 
     def sending(self, packets: int, active: bool, now: float) -> bool:
         """Count data messages that go the way in use; whether the deadline may have moved."""
@@ -83,6 +86,8 @@ class Asking:
             return moved
         path.data.total += packets
         heard = now - path.last_heard
+        if heard <= UNHEARD:
+            return moved
         if heard > UNHEARD + path.trip.timeout() and now - path.last_ping > FOLLOW_UP:
             path.hurried = True
             return True

@@ -257,7 +257,7 @@ class Prober:
             place = peer.destination()
             if place is None:
                 continue
-            packets = -(-sum(map(len, buffers)) // size)
+            packets = 1 if len(buffers) <= 2 else -(-sum(map(len, buffers)) // size)
             if peer.sending(packets, size > _KEEPALIVE_SIZE, now):
                 self._note(peer, now)
             routed.append((place, size, buffers))

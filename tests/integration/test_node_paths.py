@@ -55,7 +55,7 @@ class Between:
 
     def __init__(self, config: ClientConfig) -> None:
         self.config = config
-        self.tunnel = self
+        self.tunnel = self.traffic = self
         self.local = frozenset(one.ip.packed for one in config.addresses)
         self.path, self.changes = 1380, list[tuple[int, int]]()
         self.moved = self.lost = 0
@@ -72,8 +72,8 @@ class Between:
             )
         )
 
-    def use(self, addresses: Iterable[bytes]) -> None:
-        pass
+    def goes_to(self, addresses: Iterable[bytes]) -> None:
+        """Packets are about to go there: all is ready."""
 
     def serves(self, address: bytes) -> bool:
         return True
