@@ -57,7 +57,7 @@ class SelectorTests(SynchronousTestCase):
             self.assertIs(self.selector.challenger, self.b)
             self.assertAlmostEqual(self.selector.next_deadline(), 10.0 + seconds)
             self.assertIsNone(self.decide(10.0 + seconds - 0.01))
-            self.assertIn("a scores 40.0; now b with", self.decide(10.0 + seconds) or "")
+            self.assertIn("a scores 40.0; now b (score", self.decide(10.0 + seconds) or "")
 
     def test_a_moment_of_doubt_does_not_start_patience_anew(self) -> None:
         self.decide(0.0)
