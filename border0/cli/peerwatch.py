@@ -4,8 +4,8 @@ The lines are a transcript: first the way to each peer, then each switch with it
 where, to where and why.
 """
 
-import shutil
 import re
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -9,8 +9,10 @@ from ipaddress import ip_network
 from typing import Any
 
 from border0.paths import address as addresses
+from border0.paths.path import DEAD, UNTRIED, VALID
 from border0.paths.reflexive import FAMILIES
 from border0.paths.status import PathStatus, PeerStatus
+from border0.processes.health import Metric
 from border0.processes.outside import Outside
 from border0.processes.peering import NAT_NAMES
 from border0.processes.tunnel import Tunnel
@@ -130,6 +132,29 @@ def stats(tunnel: Tunnel) -> dict[str, Any]:
             "answers_to_nothing": peering.outside.reflexive.dropped,
         }
     return found
+
+
+def metrics(tunnel: Tunnel) -> list[Metric]:
+    """What Prometheus reads; nothing of a tunnel without probes."""
+    if tunnel.peering is None:
+        return []
+    prober = tunnel.peering.prober
+    none: dict[str, str] = {}
+    states: dict[str, int] = {UNTRIED: 0, VALID: 0, DEAD: 0}
+    for peer in prober.peers.values():
+        for path in peer.paths.values():
+            states[path.state] += 1
+    ways: list[tuple[dict[str, str], float]]
+    ways = [({"state": state}, count) for state, count in states.items()]
+    switches = sum(peer.switches for peer in prober.peers.values())
+    return [
+        ("border0_paths", "Ways to peers.", "gauge", ways),
+        ("border0_path_switches", "Changes of way of the peers there are.", "gauge",
+         [(none, switches)]),
+        ("border0_probes_refused_total", "Probes that did not authenticate, or came again.",
+         "counter", [(none, prober.refused)]),
+        ("border0_probes_unknown_total", "Probes of nobody.", "counter", [(none, prober.unknown)]),
+    ]  # fmt: skip
 
 
 def outside(found: Outside) -> dict[str, Any]:

@@ -75,6 +75,9 @@ class Ways(Two):
         self.assertTrue(0.0 < way["rtt"] < 0.2)
         self.assertFalse(self.to_a.roams)
         self.assertEqual(self.to_a.source, self.a.place)
+        found = {name: values for name, _, _, values in peeringstatus.metrics(self.tunnel.tunnel)}
+        self.assertIn(({"state": "valid"}, 1), found["border0_paths"])
+        self.assertEqual(peeringstatus.metrics(self.b.tunnel), [])
 
     def test_a_session_of_before_goes_on(self) -> None:
         leg = self.connected()
