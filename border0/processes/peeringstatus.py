@@ -6,17 +6,19 @@ Times are Unix seconds, loss is a share, sizes are bytes.
 import time
 from base64 import b64encode
 from ipaddress import ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from border0.paths import address as addresses
+from border0.paths.candidates import NAT_NAMES
 from border0.paths.path import DEAD, UNTRIED, VALID
 from border0.paths.reflexive import FAMILIES
 from border0.paths.status import PathStatus, PeerStatus
 from border0.processes.health import Metric
-from border0.processes.outside import Outside
-from border0.processes.peering import NAT_NAMES
 from border0.processes.tunnel import Tunnel
 from border0.wireguard.peer import Peer
+
+if TYPE_CHECKING:
+    from border0.processes.outside import Outside
 
 
 def peers(tunnel: Tunnel) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def metrics(tunnel: Tunnel) -> list[Metric]:
     ]  # fmt: skip
 
 
-def outside(found: Outside) -> dict[str, Any]:
+def outside(found: "Outside") -> dict[str, Any]:
     """How the outside sees a port."""
     now = found.reactor.seconds()
     mapping = found.mapping
@@ -185,7 +187,7 @@ def outside(found: Outside) -> dict[str, Any]:
     }
 
 
-def _nat(found: Outside, family: int, now: float) -> dict[str, Any] | None:
+def _nat(found: "Outside", family: int, now: float) -> dict[str, Any] | None:
     nat = found.reflexive.nat(family, now)
     if nat.kind == "unknown" and not nat.addresses:
         return None
