@@ -267,6 +267,7 @@ class ConnectorProcess(MultiService):
         for name in (
             "listen_address",
             "listen_port",
+            "advertise",
             "mtu",
             "state_dir",
             "network",
