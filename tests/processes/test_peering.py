@@ -7,7 +7,7 @@ from typing import Any
 
 from border0.control.push.offer import PathOffer
 from border0.paths import stun
-from border0.paths.candidates import Rules
+from border0.paths.candidates import HOST, STATIC, Rules
 from border0.processes import peeringstatus
 from border0.processes.outside import Outside
 from border0.processes.peering import Peering, offered
@@ -75,6 +75,9 @@ class Ways(Two):
         self.assertTrue(0.0 < way["rtt"] < 0.2)
         self.assertFalse(self.to_a.roams)
         self.assertEqual(self.to_a.source, self.a.place)
+        found = {name: values for name, _, _, values in peeringstatus.metrics(self.tunnel.tunnel)}
+        self.assertIn(({"state": "valid"}, 1), found["border0_paths"])
+        self.assertEqual(peeringstatus.metrics(self.b.tunnel), [])
 
     def test_a_session_of_before_goes_on(self) -> None:
         leg = self.connected()
@@ -235,6 +238,15 @@ class Seen(Two):
         self.assertEqual(server["server"], "stun.example:3478")
         self.assertEqual(server["seen"], "203.0.113.80:8080")
         self.assertTrue(0.0 < server["rtt"] < 0.2)
+
+    def test_what_an_administrator_knows_comes_first(self) -> None:
+        hosts = [f"192.0.2.{number}:1" for number in range(1, 30)]
+        found = Outside(
+            self.net.clock, self.tunnel.tunnel.udp, lambda: hosts, advertised=["[2001:db8::7]:9"]
+        )
+        found.start()
+        kinds = [kind for kind, _ in found.candidates()]
+        self.assertEqual(kinds, [STATIC] + [HOST] * 9)  # there is room for what is found out
 
     def test_netcheck_waits_for_a_round(self) -> None:
         self.successResultOf(self.ours.outside.ask_now())
