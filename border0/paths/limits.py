@@ -35,6 +35,7 @@ PROBE_IDLE_SPREAD = 3.0
 PROBE_IDLE_STANDBY = 60.0
 FOLLOW_UP = 0.2
 DEAD_AFTER = 4  # probes in a row
+DEAD_AFTER_ALIKE = 8  # where every other way has lost something lately as well
 DEAD_RETRY = (1.0, 1.0, 1.0, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 DEAD_KEPT = 300.0
 DISCOVERED_KEPT = 30.0
