@@ -16,7 +16,14 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.logger import Logger
 
 from border0.dns.adapters.stack import NameService
-from border0.dns.zone import PORT, SUFFIX, Zone, organisation_zone, server_addresses
+from border0.dns.zone import (
+    PORT,
+    SUFFIX,
+    Zone,
+    organisation_zone,
+    reverse_zones,
+    server_addresses,
+)
 from border0.errors import Border0Error
 from border0.netstack import ip
 from border0.netstack.adapters.driver import StackDriver
@@ -280,7 +287,7 @@ class NodeInterface(Service):
             return
         zone = organisation_zone(config.organisation or STAND_ALONE)
         try:
-            self.resolver.use(self._servers(), [zone])
+            self.resolver.use(self._servers(), [zone, *reverse_zones(self._routes)])
             self.resolver.look()
         except (Border0Error, OSError) as error:
             self._problems[NAMES] = f"programs do not know the names of services: {error}"

@@ -420,7 +420,11 @@ class Resolved(Case):
                 index: Link(
                     "border0",
                     dns=["100.126.0.1"],
-                    domains=[("local.border0.internal", True)],
+                    domains=[
+                        ("local.border0.internal", True),
+                        ("0.126.100.in-addr.arpa", True),
+                        ("1.3.2.7.5.6.4.6.2.7.f.6.2.6.d.f.ip6.arpa", True),
+                    ],
                     default_route=False,
                     dnssec="no",
                     dns_over_tls="no",
@@ -432,6 +436,8 @@ class Resolved(Case):
         self.assertEqual(self.resolver(), self.before)  # its file is not touched
         self.assertIn("systemd-resolved", self.home.node("status").stdout)
         self.serves()
+        for address in ("100.126.0.1", "fd62:6f72:6465:7231::1"):
+            self.assertIn(SHOP, self.said("getent", "hosts", address))
         self.assertEqual(self.query(), "42")
         self.assertFalse(any(b"border0" in one for one in self.world.asked))
         children.end(child, signal.SIGTERM)
@@ -472,7 +478,10 @@ class Resolved(Case):
         )
         self.serves()
         children.wait_until(
-            lambda: why not in self.home.node("status", "--json").stdout, 30, "all is well", interval=0.5
+            lambda: why not in self.home.node("status", "--json").stdout,
+            30,
+            "all is well",
+            interval=0.5,
         )
         # systemd-resolved ends first: nobody is there to be told, and the interface goes anyway.
         self.double.close()

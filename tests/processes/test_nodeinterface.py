@@ -253,7 +253,7 @@ class Names(Running):
         super().setUp()
 
     def test_a_resolver_that_wakes_up_is_told(self) -> None:
-        wanted = (["100.126.0.1"], ["local.border0.internal"])
+        wanted = (["100.126.0.1"], ["local.border0.internal", "0.126.100.in-addr.arpa"])
         self.assertEqual(self.resolver.said, [wanted])
         self.assertIn("it sleeps", self.node.problems()[0])
         self.assertIn("it sleeps", self.node.facts()["names"])
