@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from border0.paths.events import DataBlocked, PathsLost
 from tests.paths.sim import Way, World
+from tests.support.counterparts import takes_long
 
 Fault = Callable[[Way], None]
-RUNS = range(1, 21)
+RUNS = range(1, 21 if takes_long() else 9)
 
 
 def seconds_to_leave(
