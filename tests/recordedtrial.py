@@ -1,8 +1,9 @@
 """Trial that also records every test: ``python -m tests.recordedtrial FILE [arguments]``.
 
 A line of the file is ``>`` and a test that begins, or the seconds that a test took (with what is
-set up before it), its outcome and its name, with tabs between. `MARK` comes between the tests'
-lines and trial's report on them, so that a reader can keep the report for later.
+set up before it), its CPU seconds (also of the programs that it has seen ending), its outcome and
+its name, with tabs between. `MARK` comes between the tests' lines and trial's report on them, so
+that a reader can keep the report for later.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ OUTCOMES = (
 )
 
 
+def spent() -> float:
+    """The CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
 class RecordedTree(TreeReporter):  # type: ignore[misc]
     """Trial's usual reporter, with a record and a mark."""
 
@@ -34,7 +40,7 @@ class RecordedTree(TreeReporter):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._since = time.monotonic()
+        self._since, self._spent = time.monotonic(), spent()
         self._before = self._lengths()
 
     def _lengths(self) -> list[int]:
@@ -46,11 +52,12 @@ class RecordedTree(TreeReporter):  # type: ignore[misc]
 
     def stopTest(self, test: Any) -> None:
         super().stopTest(test)
-        now, lengths = time.monotonic(), self._lengths()
+        now, cpu, lengths = time.monotonic(), spent(), self._lengths()
         rose = zip(OUTCOMES, lengths, self._before, strict=True)
         outcome = next((word for (_, word), now_, was in rose if now_ > was), "passed")
-        self.record.write(f"{now - self._since:.3f}\t{outcome}\t{test.id()}\n")
-        self._since, self._before = now, lengths
+        took = f"{now - self._since:.3f}\t{cpu - self._spent:.3f}"
+        self.record.write(f"{took}\t{outcome}\t{test.id()}\n")
+        self._since, self._spent, self._before = now, cpu, lengths
 
     def done(self) -> None:
         self._stream.write(f"\n{MARK}\n")

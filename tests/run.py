@@ -6,7 +6,7 @@ Usage: python -m tests.run [--split] [--times FILE] [trial arguments]
 shown as it comes, and the rest, at a lower priority, whose output is shown when it ends. Each has
 a temporary directory of its own; what trial reports about failures comes last, of both. Trial's
 options must be one word each then (--random=7). A line each minute says what runs.
---times writes the seconds, outcome and name of every test, and prints the slowest ones.
+--times writes seconds, CPU seconds, outcome and name of every test, and prints the slowest ones.
 
 Exit status is trial's. A run that ends without trial's summary counts as one failed test.
 """
@@ -33,6 +33,7 @@ SUMMARY = re.compile(r"^(PASSED|FAILED)\b(?: \((.*)\))?\s*$")
 HEARTBEAT = 60.0
 SLOWEST = 40
 LAST_LINES = 60
+Row = tuple[float, float, str, str]  # seconds, CPU seconds, outcome, name
 
 
 def totals(lines: list[str]) -> tuple[int, int, int]:
@@ -133,13 +134,13 @@ class Trial:
         last = "".join(self.lines[-LAST_LINES:]) if not self.shown else ""
         return f"{last}{self.name} ended with status {self.process.returncode}, no report\n"
 
-    def tests(self) -> list[tuple[float, str, str]]:
-        """(seconds, outcome, name) of the tests that ended."""
+    def tests(self) -> list[Row]:
+        """What is known of the tests that ended."""
         rows = []
         for line in self.record.read_text("utf-8").splitlines():
             words = line.split("\t")
-            if len(words) == 3:
-                rows.append((float(words[0]), words[1], words[2]))
+            if len(words) == 4:
+                rows.append((float(words[0]), float(words[1]), words[2], words[3]))
         return rows
 
     def state(self) -> str:
@@ -162,20 +163,22 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
-def times_table(rows: list[tuple[float, str, str]]) -> str:
-    """The slowest tests, and the sum of every package's."""
-    lines = [f"The {min(SLOWEST, len(rows))} slowest tests, in seconds:"]
-    lines += [f"{took:8.1f}  {name}" for took, _, name in sorted(rows, reverse=True)[:SLOWEST]]
-    sums: dict[str, tuple[float, int]] = {}
-    for took, _, name in rows:
+def times_table(rows: list[Row]) -> str:
+    """The slowest tests, and the sums of every package."""
+    lines = [f"The {min(SLOWEST, len(rows))} slowest tests: seconds, CPU seconds"]
+    slowest = sorted(rows, reverse=True)[:SLOWEST]
+    lines += [f"{took:8.1f} {cpu:8.1f}  {name}" for took, cpu, _, name in slowest]
+    sums: dict[str, tuple[float, float, int]] = {}
+    for took, cpu, _, name in rows:
         words = name.split(".")
         # Of the live tests by module: there the time is.
         package = ".".join(words[: 3 if words[1:2] and words[1] in LIVE else 2])
-        total, count = sums.get(package, (0.0, 0))
-        sums[package] = total + took, count + 1
-    lines.append("Seconds and tests of each package:")
+        total, spent, count = sums.get(package, (0.0, 0.0, 0))
+        sums[package] = total + took, spent + cpu, count + 1
+    lines.append("Seconds, CPU seconds and tests of each package:")
     ordered = sorted(sums.items(), key=lambda item: -item[1][0])
-    lines += [f"{total:8.1f} {count:6}  {package}" for package, (total, count) in ordered]
+    for package, (total, spent, count) in ordered:
+        lines.append(f"{total:8.1f} {spent:8.1f} {count:6}  {package}")
     return "\n".join(lines) + "\n"
 
 
@@ -226,7 +229,7 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
                     say(f"\n--- {trial.name}: stopped ---\n{''.join(trial.lines)}")
     rows = [row for trial in trials for row in trial.tests()]
     if times is not None:
-        table = (f"{took:.3f}\t{outcome}\t{name}\n" for took, outcome, name in rows)
+        table = (f"{took:.3f}\t{cpu:.3f}\t{outcome}\t{name}\n" for took, cpu, outcome, name in rows)
         times.write_text("".join(table), "utf-8")
         say("\n" + times_table(rows))
     for trial in trials:

@@ -119,18 +119,20 @@ class Halves(SynchronousTestCase):
 
 class Table(SynchronousTestCase):
     def test_slowest_first_and_sums(self) -> None:
-        rows = [
-            (float(number), "passed", f"tests.one.test_a.C.test_{number}") for number in range(50)
+        rows: list[run.Row] = [
+            (float(number), 0.5, "passed", f"tests.one.test_a.C.test_{number}")
+            for number in range(50)
         ]
-        rows += [(60.0, "failed", "tests.lab.test_b.C.test_x"), (1.0, "passed", "tests.test_c.C.t")]
+        rows.append((60.0, 1.0, "failed", "tests.lab.test_b.C.test_x"))
+        rows.append((1.0, 2.0, "passed", "tests.test_c.C.t"))
         lines = run.times_table(rows).splitlines()
-        self.assertEqual(lines[0], "The 40 slowest tests, in seconds:")
-        self.assertEqual(lines[1].split(), ["60.0", "tests.lab.test_b.C.test_x"])
-        self.assertEqual(lines[2].split(), ["49.0", "tests.one.test_a.C.test_49"])
+        self.assertEqual(lines[0], "The 40 slowest tests: seconds, CPU seconds")
+        self.assertEqual(lines[1].split(), ["60.0", "1.0", "tests.lab.test_b.C.test_x"])
+        self.assertEqual(lines[2].split(), ["49.0", "0.5", "tests.one.test_a.C.test_49"])
         self.assertEqual(
             [line.split() for line in lines[42:]],
-            [["1225.0", "50", "tests.one"], ["60.0", "1", "tests.lab.test_b"],
-             ["1.0", "1", "tests.test_c"]],
+            [["1225.0", "25.0", "50", "tests.one"], ["60.0", "1.0", "1", "tests.lab.test_b"],
+             ["1.0", "2.0", "1", "tests.test_c"]],
         )  # fmt: skip
 
 
@@ -194,13 +196,13 @@ class Runs(SynchronousTestCase):
         self.assertEqual((status, self.closing(text)), (0, ["8 passed, 0 failed, 4 skipped"]))
         for name in ("integration", "lab", "unit", "sample"):
             self.assertEqual(text.count(f"loud words of {name}"), 1, text)
-        self.ordered(text, "--- other tests: ended after", "The 12 slowest tests", "Seconds and",
+        self.ordered(text, "--- other tests: ended after", "The 12 slowest tests", "Seconds, CPU",
                      "PASSED (skips=2, successes=4)", "8 passed")  # fmt: skip
         rows = [line.split("\t") for line in (self.folder / "times.tsv").read_text().splitlines()]
         self.assertEqual(len(rows), 12)
-        self.assertEqual(sorted(row[1] for row in rows), ["passed"] * 8 + ["skipped"] * 4)
-        self.assertIn("sample.lab.test_lab.Fine.test_one", [row[2] for row in rows])
-        self.assertTrue(all(0 <= float(row[0]) < 100 for row in rows))
+        self.assertEqual(sorted(row[2] for row in rows), ["passed"] * 8 + ["skipped"] * 4)
+        self.assertIn("sample.lab.test_lab.Fine.test_one", [row[3] for row in rows])
+        self.assertTrue(all(0 <= float(word) < 100 for row in rows for word in row[:2]))
         for name in ("live", "other"):
             self.assertTrue((self.folder / f"_trial_temp-{name}" / "test.log").exists())
 
@@ -209,9 +211,9 @@ class Runs(SynchronousTestCase):
         self.write("unit/test_b.py", BROKEN)
         status, text = self.run_it("--split", "--times=t", "sample")
         self.assertEqual((status, self.closing(text)), (1, ["2 passed, 2 failed, 0 skipped"]))
-        self.ordered(text, "[FAIL]", "Seconds and tests", "the reason of lab",
+        self.ordered(text, "[FAIL]", "Seconds, CPU", "the reason of lab",
                      "the reason of unit", "2 passed")  # fmt: skip
-        outcomes = {line.split("\t")[1] for line in (self.folder / "t").read_text().splitlines()}
+        outcomes = {line.split("\t")[2] for line in (self.folder / "t").read_text().splitlines()}
         self.assertEqual(outcomes, {"failed", "expected"})
 
     def test_a_failure_of_one_half(self) -> None:

@@ -27,6 +27,7 @@ RETIRED_CHANNELS = 4096  # finished channels whose counters stay refused
 ACTIVE_FOR = 30.0  # after data, a peer is active
 COLD_AFTER = 600.0  # without data, a peer is left alone unless it is held
 PROBE_ACTIVE = 1.0
+PROBE_SPARSE = 0.5  # the path in use while so little data goes there that it tells little
 PROBE_STANDBY = 5.0
 PROBE_WATCH = 0.2  # the path in use while it loses, and the challenger
 PROBE_TRIAL = 0.1  # a challenger that was left for loss
