@@ -91,8 +91,8 @@ INNER_IPV6 = 1280
 # Hole punching.
 OPENER_HOPS = 2
 OPENER_WAIT = 0.3
-CALL_AFTER = 0.3  # no way answers a peer that is wanted: it is called
-CALL_AGAIN = 10.0
+CALL_AGAIN, CALL_AGAIN_MOST = 10.0, 60.0  # while a peer is wanted and no way answers; doubling
+CALL_WAIT = 0.5  # after the caller's opener: the peer's shall be out by then
 CALLED_FOR = 30.0
 PUNCH_AT = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 PUNCH_RESTS = (2.0, 4.0, 8.0, 16.0, 35.0, 60.0)  # 35: longer than Linux keeps a wrong mapping

@@ -97,7 +97,10 @@ class Peering(Service):
         self._looking: Any = None
         self.watch: NetWatch | None = None  # tells of changes of this machine's network
         self._refusals: dict[Any, float] = {}
-        self._call_at = 0.0  # when the next call may be
+        self._calls = 0  # how often our peers were asked to look for us
+        self._call_at = 0.0  # when that may be again
+        # How often each of them asked, by its key.
+        self._called_us: dict[bytes, tuple[str, int]] = {}
         self._flushing = False
         tunnel.peering = self
         tunnel.stack.path_mtu = tunnel.path_mtu
@@ -181,6 +184,10 @@ class Peering(Service):
         if path.generation >= ways.generation:
             ways.nat = NATS[path.nat]
         self.prober.offer(peer.public_key, path.generation, offered(endpoints, path.kinds), now)
+        key, calls = self._called_us.get(peer.public_key, ("", 0))
+        if path.calls > (calls if path.key == key else 0):
+            self.prober.called(peer.public_key, now)
+        self._called_us[peer.public_key] = path.key, path.calls
         self.flush(now)
         return True
 
@@ -188,6 +195,7 @@ class Peering(Service):
         """A peer is gone; again is harmless."""
         if public_key in self.prober.peers:
             self.prober.remove_peer(public_key)
+            self._called_us.pop(public_key, None)
 
     def hold(self, peer: Peer) -> None:
         """Keep a way to this peer open from now on, although no data flows."""
@@ -228,6 +236,7 @@ class Peering(Service):
                 generation=max(1, self.prober.generation),
                 nat=NAT_NAMES[self.outside.nat()],
                 kinds=[KIND_NAMES[kind] for kind, _ in candidates],
+                calls=self._calls,
             ),
         )
 
@@ -329,7 +338,7 @@ class Peering(Service):
             self.outside.send(now)
         if not self.keep:
             log.debug("{name}: called, as no path answers", name=peer.name)
-            self.prober.call()
+            self._calls += 1
             self._tell()
 
     def _call(self, public_key: bytes) -> None:
