@@ -231,16 +231,17 @@ class Runs(SynchronousTestCase):
             self.write(f"{other}/test_a.py", FINE)
             status, text = self.run_it("--split", "--times=t", "sample")
             self.assertNotEqual(status, 0)
-            self.assertEqual(self.closing(text), ["2 passed, 1 failed, 1 skipped"], repr(text))
+            self.assertEqual(self.closing(text), ["3 passed, 1 failed, 1 skipped"], repr(text))
             name = "live" if half == "lab" else "other"
             self.assertIn(f"{name} tests ended with status -9, no report", text)
-            self.ordered(text, f"last words of {half}", "no report", "2 passed")
+            self.ordered(text, f"last words of {half}", "no report", "3 passed")
             self.assertIn(f"sample.{half}.test_a.Dying.test_a", (self.folder / "t").read_text())
 
     def test_ended_from_outside_it_ends_both(self) -> None:
         for half in ("lab", "unit"):
             self.write(f"{half}/test_a.py", WAITING)
-        argv, options = self.command("--split", "sample")
+        self.write("lab/test_0.py", FINE)
+        argv, options = self.command("--split", "--times=t", "sample")
         with subprocess.Popen(argv, **options) as child:
             self.addCleanup(child.kill)
             files = [self.folder / f"pid-{half}" for half in ("lab", "unit")]
@@ -251,7 +252,9 @@ class Runs(SynchronousTestCase):
             children.wait_until(both, 60, "both halves run")
             child.send_signal(signal.SIGTERM)
             text = child.communicate(timeout=60)[0]
-        self.assertNotEqual(child.returncode, 0)
+        self.assertEqual(child.returncode, 128 + signal.SIGTERM)
+        self.assertEqual(self.closing(text), ["2 passed, 2 failed, 1 skipped"], repr(text))
+        self.assertIn("sample.lab.test_0.Fine.test_one", (self.folder / "t").read_text())
         self.assertIn("--- other tests: stopped ---\nsample.unit.test_a\n  Waiting\n", text)
         for path in files:
             self.assertRaises(ProcessLookupError, os.kill, int(path.read_text()[:-1]), 0)
