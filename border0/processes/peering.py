@@ -99,7 +99,9 @@ class Peering(Service):
         self._refusals: dict[Any, float] = {}
         self._calls = 0  # how often our peers were asked to look for us
         self._call_at = 0.0  # when that may be again
-        self._called_us: dict[bytes, tuple[str, int]] = {}  # how often each of them asked, by its key
+        self._called_us: dict[
+            bytes, tuple[str, int]
+        ] = {}  # how often each of them asked, by its key
         self._flushing = False
         tunnel.peering = self
         tunnel.stack.path_mtu = tunnel.path_mtu
@@ -224,6 +226,8 @@ class Peering(Service):
 
     def _own_changed(self) -> None:
         if self.prober.set_own(self.outside.candidates(), self.outside.nat()) and self.running:
+            if self.prober.moved(self.reactor.seconds()) and not self.keep:
+                self._calls += 1
             self._tell()
 
     def _tell(self) -> None:
