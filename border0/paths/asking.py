@@ -91,6 +91,15 @@ class Asking:
             if path.state is UNTRIED:
                 path.punch.again(now)
 
+    def moved(self, now: float) -> bool:
+        """Our own candidates are others; whether the peer must be called for it: openers go out."""
+        if not self._calls(self.mode(now)):
+            return False
+        for path in self._roster.paths.values():
+            if path.state is UNTRIED:
+                path.punch.again(now, CALL_WAIT)
+        return True
+
     def _alone(self) -> bool:
         return all(path.state is not VALID for path in self._roster.paths.values())
 

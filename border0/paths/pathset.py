@@ -189,6 +189,10 @@ class PathSet:
         """The peer looks for us, and has sent its openers."""
         self._asking.called(now)
 
+    def moved(self, now: float) -> bool:
+        """Our own candidates are others; see `Asking.moved`."""
+        return self._asking.moved(now)
+
     def add_relay(self, endpoint: Endpoint, method: str, bias: float, now: float) -> Path:
         """Add a way that is no address; the endpoint's datagrams are the caller's to carry."""
         path = self.paths.get(endpoint)

@@ -183,6 +183,15 @@ class Prober:
         outlet.generation += 1
         return True
 
+    def moved(self, now: float) -> bool:
+        """Our candidates are others: whether some peer is wanted and must be called for it."""
+        calling = False
+        for peer in self.peers.values():
+            if peer.moved(now):
+                calling = True
+                self._note(peer, now)
+        return calling
+
     def network_changed(self, now: float, ceiling: int | None = None) -> None:
         """Addresses or routes have changed: every way is asked again at once."""
         if ceiling is not None:

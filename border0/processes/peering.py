@@ -225,6 +225,8 @@ class Peering(Service):
 
     def _own_changed(self) -> None:
         if self.prober.set_own(self.outside.candidates(), self.outside.nat()) and self.running:
+            if self.prober.moved(self.reactor.seconds()) and not self.keep:
+                self._calls += 1
             self._tell()
 
     def _tell(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import copy
+import functools
 import statistics
 import sys
 import time
@@ -103,12 +104,13 @@ class SitesCase(SynchronousTestCase):
 
         :param kinds: what gateways A and B are; they have just been switched on.
         """
-        key = (repr(topology), address, swapped)
+        # What the real kernel tracks stays while its gateway does.
+        key = (repr(topology), address, swapped, kinds if topology == KERNEL else None)
         fresh = _Current.key != key
         if fresh:
             _Current.end()
             network: NatBox | KernelSites
-            network = KernelSites() if isinstance(topology, str) else NatBox(topology)
+            network = NatBox(topology) if isinstance(topology, dict) else KernelSites()
             try:
                 self._kinds(network, kinds)
                 sites = Sites(network, address, swapped=swapped).start()
@@ -119,10 +121,12 @@ class SitesCase(SynchronousTestCase):
         assert _Current.sites is not None
         self.sites = _Current.sites
         if not fresh:
-            self.calm()
-            self._kinds(self.sites.network, kinds)
-            self.sites.restart()
+            self.sites.restart(functools.partial(self._anew, kinds))
         return self.sites
+
+    def _anew(self, kinds: tuple[str, str] | None) -> None:
+        self.calm()
+        self._kinds(self.sites.network, kinds)
 
     def calm(self) -> None:
         """Take all trouble from an emulated network."""

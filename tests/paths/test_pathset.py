@@ -6,7 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from border0.paths.candidates import HOST, MAPPED, REFLEXIVE, STATIC, Rules
 from border0.paths.events import InnerMtuChanged, Left, Observed, Slept, Wanted
-from border0.paths.limits import CALL_AGAIN, CALL_AGAIN_MOST, CALL_WAIT
+from border0.paths.limits import CALL_AGAIN, CALL_AGAIN_MOST, CALL_WAIT, OPENER_HOPS
 from border0.paths.path import DEAD, UNTRIED, VALID
 from border0.paths.pathset import PathSet
 from border0.paths.pmtu import carries_ipv6
@@ -207,6 +207,16 @@ class CallTests(SynchronousTestCase):
         self.world.tap = []
         self.world.run(600.0)
         self.assertEqual(self.world.tap, [])
+
+    def test_who_moved_meanwhile_calls_again_and_waits(self) -> None:
+        self.assertFalse(self.left.prober.moved(self.world.now))
+        self.left.prober.want(self.right.public, self.world.now)
+        self.world.ways[0].links[0].up = False
+        self.world.run(0.4)
+        self.world.tap = []
+        self.assertTrue(self.left.prober.moved(self.world.now))
+        self.world.run(0.4)
+        self.assertEqual([hops for _, _, _, _, hops in self.world.tap], [OPENER_HOPS])
 
     def test_a_new_list_is_no_call(self) -> None:
         """Its gateway is not open to us, and would keep what comes too early."""
