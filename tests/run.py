@@ -2,10 +2,11 @@
 
 Usage: python -m tests.run [--split] [--times FILE] [trial arguments]
 
---split runs two trials side by side: `LIVE` (real programs, networks and clocks), whose output is
-shown as it comes, and the rest, at a lower priority, whose output is shown when it ends. Each has
-a temporary directory of its own; what trial reports about failures comes last, of both. Trial's
-options must be one word each then (--random=7). A line each minute says what runs.
+--split runs three trials side by side: "live" (real programs and clocks), whose output is shown as
+it comes, "network" (those in networks of their own), and "other", the rest, at a lower priority.
+The output of the last two is shown when they end. Each has a temporary directory of its own; what
+trial reports about failures comes last, of all. Trial's options must be one word each then
+(--random=7). A line each minute says what runs.
 --times writes seconds, CPU seconds, outcome and name of every test, and prints the slowest ones.
 
 Exit status is trial's. A run that ends without trial's summary counts as one failed test.
@@ -27,6 +28,10 @@ from pathlib import Path
 from tests.recordedtrial import BEGUN, MARK
 
 LIVE = ("integration", "lab")
+# Live tests that spend their time in namespaces, so that the two groups take equally long.
+NETWORK = re.compile(
+    r"tests[./](lab|integration[./]test_(paths|node|net|names|portmap|resolved|control))"
+)
 FAILED = ("failures", "errors", "unexpectedSuccesses")
 COUNT = re.compile(r"(\w+)=(\d+)")
 SUMMARY = re.compile(r"^(PASSED|FAILED)\b(?: \((.*)\))?\s*$")
@@ -48,32 +53,45 @@ def totals(lines: list[str]) -> tuple[int, int, int]:
 
 
 def members(package: str) -> list[str]:
-    """The modules and packages with tests that a package consists of, sorted; none: no package."""
-    if "/" in package or "." in package:
+    """The modules and packages with tests that a package consists of, sorted; none: no package.
+
+    Of a package of live tests its modules.
+    """
+    if "/" in package or package.count(".") > 1:
         return []
-    spec = importlib.util.find_spec(package)
+    if "." in package and package.split(".")[1] not in LIVE:
+        return []
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return []
     folders = spec.submodule_search_locations if spec else None
     found = set()
     for folder in map(Path, folders or ()):
         found |= {f"{package}.{path.stem}" for path in folder.glob("test_*.py")}
-        found |= {
-            f"{package}.{path.parent.name}"
-            for path in folder.glob("*/__init__.py")
-            if any(path.parent.rglob("test_*.py"))
-        }
+        for path in folder.glob("*/__init__.py"):
+            if any(path.parent.rglob("test_*.py")):
+                inner = f"{package}.{path.parent.name}"
+                found |= set(members(inner)) or {inner}
     return sorted(found)
 
 
-def halves(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Trial's arguments for the live tests and for the rest; an empty list has nothing to run."""
+def group_of(part: str) -> str:
+    """Whose trial a module, a package or a path belongs to: live, network or other."""
+    words = re.split(r"[./]", part.removeprefix("./"))
+    if not set(words[1:2]) & set(LIVE):
+        return "other"
+    return "network" if NETWORK.match("tests." + ".".join(words[1:])) else "live"
+
+
+def groups(arguments: list[str]) -> dict[str, list[str]]:
+    """Trial's arguments for each group that has something to run."""
     options = [word for word in arguments if word.startswith("-")]
-    live: list[str] = []
-    rest: list[str] = []
+    found: dict[str, list[str]] = {}
     for name in (word for word in arguments if not word.startswith("-")):
         for part in members(name) or [name]:
-            words = re.split(r"[./]", part.removeprefix("./"))
-            (live if set(words[1:2]) & set(LIVE) else rest).append(part)
-    return (options + live if live else []), (options + rest if rest else [])
+            found.setdefault(group_of(part), []).append(part)
+    return {name: options + found[name] for name in ("live", "network", "other") if name in found}
 
 
 class Trial:
@@ -224,18 +242,18 @@ def _stop(number: int, frame: object) -> None:
 
 
 def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) -> int:
-    """Run one or two trials; the exit status."""
-    live, rest = halves(arguments) if split else (arguments, [])
+    """Run one trial or one for each group; the exit status."""
+    parts = groups(arguments) if split else {}
     status = 0
     trials: list[Trial] = []
     try:
-        if live and rest:
-            apart = "--temp-directory=_trial_temp-"
-            trials.append(Trial("live tests", [apart + "live", *live], folder, shown=True))
-            other = [apart + "other", *rest]
-            trials.append(Trial("other tests", other, folder, shown=False, nice=True))
+        if len(parts) > 1:
+            for number, (name, words) in enumerate(parts.items()):
+                words = [f"--temp-directory=_trial_temp-{name}", *words]
+                nice = name == "other"
+                trials.append(Trial(f"{name} tests", words, folder, shown=not number, nice=nice))
         else:
-            trials.append(Trial("tests", live or rest or arguments, folder, shown=True))
+            trials.append(Trial("tests", [*parts.values(), arguments][0], folder, shown=True))
         follow(trials)
     except Stopped as stopped:
         status = stopped.status

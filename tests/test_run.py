@@ -86,35 +86,42 @@ class Totals(SynchronousTestCase):
         self.assertEqual(run.totals(["PASSED by the wayside", "x"]), (0, 1, 0))
 
 
-class Halves(SynchronousTestCase):
-    def test_everything_is_in_one_half(self) -> None:
-        live, rest = run.halves(["tests"])
-        self.assertEqual(live, ["tests.integration", "tests.lab"])
-        folders = {
+class Groups(SynchronousTestCase):
+    def test_everything_is_in_one_group(self) -> None:
+        found = run.groups(["tests"])
+        self.assertEqual(list(found), ["live", "network", "other"])
+        every = {
             f"tests.{path.relative_to(ROOT / 'tests').parts[0].removesuffix('.py')}"
             for path in (ROOT / "tests").rglob("test_*.py")
+        } - {"tests.integration", "tests.lab"}
+        every |= {
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for folder in ("integration", "lab")
+            for path in (ROOT / "tests" / folder).glob("test_*.py")
         }
-        self.assertEqual(sorted([*live, *rest]), sorted(folders))
-        self.assertIn("tests.test_run", rest)
+        self.assertEqual(sorted(part for parts in found.values() for part in parts), sorted(every))
+        self.assertIn("tests.test_run", found["other"])
+        self.assertIn("tests.integration.test_ssh", found["live"])
+        self.assertIn("tests.integration.test_node_tun", found["network"])
 
-    def test_names_find_their_half(self) -> None:
+    def test_names_find_their_group(self) -> None:
         given = ["--random=3", "tests.lab.test_stun", "tests/integration/test_ssh.py",
                  "tests.netstack", "./tests/lab/test_natbox.py", "tests.test_docs"]  # fmt: skip
-        live, rest = run.halves(given)
         self.assertEqual(
-            live,
-            ["--random=3", "tests.lab.test_stun", "tests/integration/test_ssh.py",
-             "./tests/lab/test_natbox.py"],
-        )  # fmt: skip
-        self.assertEqual(rest, ["--random=3", "tests.netstack", "tests.test_docs"])
+            run.groups(given),
+            {
+                "live": ["--random=3", "tests/integration/test_ssh.py"],
+                "network": ["--random=3", "tests.lab.test_stun", "./tests/lab/test_natbox.py"],
+                "other": ["--random=3", "tests.netstack", "tests.test_docs"],
+            },
+        )
 
-    def test_a_half_with_nothing_to_run_is_empty(self) -> None:
-        self.assertEqual(run.halves(["-x", "tests.netstack"]), ([], ["-x", "tests.netstack"]))
-        self.assertEqual(run.halves(["-x", "tests.lab"]), (["-x", "tests.lab"], []))
-        self.assertEqual(run.halves([]), ([], []))
+    def test_a_group_with_nothing_to_run_is_none(self) -> None:
+        self.assertEqual(run.groups(["-x", "tests.netstack"]), {"other": ["-x", "tests.netstack"]})
+        self.assertEqual(run.groups([]), {})
 
     def test_a_name_that_is_none_is_left_to_trial(self) -> None:
-        self.assertEqual(run.halves(["testz"]), ([], ["testz"]))
+        self.assertEqual(run.groups(["testz"]), {"other": ["testz"]})
 
 
 class Table(SynchronousTestCase):
@@ -205,46 +212,46 @@ class Runs(SynchronousTestCase):
         self.assertEqual(sorted(row[2] for row in rows), ["passed"] * 8 + ["skipped"] * 4)
         self.assertIn("sample.lab.test_lab.Fine.test_one", [row[3] for row in rows])
         self.assertTrue(all(0 <= float(word) < 100 for row in rows for word in row[:2]))
-        for name in ("live", "other"):
+        for name in ("live", "network", "other"):
             self.assertTrue((self.folder / f"_trial_temp-{name}" / "test.log").exists())
 
     def test_failures_of_both_come_last(self) -> None:
-        self.write("lab/test_a.py", BROKEN)
+        self.write("integration/test_a.py", BROKEN)
         self.write("unit/test_b.py", BROKEN)
         status, text = self.run_it("--split", "--times=t", "sample")
         self.assertEqual((status, self.closing(text)), (1, ["2 passed, 2 failed, 0 skipped"]))
-        self.ordered(text, "[FAIL]", "Seconds, CPU", "the reason of lab",
+        self.ordered(text, "[FAIL]", "Seconds, CPU", "the reason of integration",
                      "the reason of unit", "2 passed")  # fmt: skip
         outcomes = {line.split("\t")[2] for line in (self.folder / "t").read_text().splitlines()}
         self.assertEqual(outcomes, {"failed", "expected"})
 
     def test_a_failure_of_one_half(self) -> None:
-        for half, other in (("lab", "unit"), ("unit", "lab")):
+        for half, other in (("integration", "unit"), ("unit", "integration")):
             self.write(f"{half}/test_a.py", BROKEN)
             self.write(f"{other}/test_a.py", FINE)
             status, text = self.run_it("--split", "sample")
             self.assertEqual((status, self.closing(text)), (1, ["3 passed, 1 failed, 1 skipped"]))
 
     def test_a_half_that_dies_counts_as_failed(self) -> None:
-        for half, other in (("lab", "unit"), ("unit", "lab")):
+        for half, other in (("integration", "unit"), ("unit", "integration")):
             self.write(f"{half}/test_a.py", DYING)
             self.write(f"{other}/test_a.py", FINE)
             status, text = self.run_it("--split", "--times=t", "sample")
             self.assertNotEqual(status, 0)
             self.assertEqual(self.closing(text), ["3 passed, 1 failed, 1 skipped"], repr(text))
-            name = "live" if half == "lab" else "other"
+            name = "live" if half == "integration" else "other"
             self.assertIn(f"{name} tests ended with status -9, no report", text)
             self.ordered(text, f"last words of {half}", "no report", "3 passed")
             self.assertIn(f"sample.{half}.test_a.Dying.test_a", (self.folder / "t").read_text())
 
     def test_ended_from_outside_it_ends_both(self) -> None:
-        for half in ("lab", "unit"):
+        for half in ("integration", "unit"):
             self.write(f"{half}/test_a.py", WAITING)
-        self.write("lab/test_0.py", FINE)
+        self.write("integration/test_0.py", FINE)
         argv, options = self.command("--split", "--times=t", "sample")
         with subprocess.Popen(argv, **options) as child:
             self.addCleanup(child.kill)
-            files = [self.folder / f"pid-{half}" for half in ("lab", "unit")]
+            files = [self.folder / f"pid-{half}" for half in ("integration", "unit")]
 
             def both() -> bool:
                 return all(path.exists() and path.read_text().endswith(".") for path in files)
@@ -254,7 +261,7 @@ class Runs(SynchronousTestCase):
             text = child.communicate(timeout=60)[0]
         self.assertEqual(child.returncode, 128 + signal.SIGTERM)
         self.assertEqual(self.closing(text), ["2 passed, 2 failed, 1 skipped"], repr(text))
-        self.assertIn("sample.lab.test_0.Fine.test_one", (self.folder / "t").read_text())
+        self.assertIn("sample.integration.test_0.Fine.test_one", (self.folder / "t").read_text())
         self.assertIn("--- other tests: stopped ---\nsample.unit.test_a\n  Waiting\n", text)
         for path in files:
             self.assertRaises(ProcessLookupError, os.kill, int(path.read_text()[:-1]), 0)
