@@ -123,9 +123,18 @@ class Trial:
         return True
 
     def counts(self) -> tuple[int, int, int]:
-        """(passed, failed, skipped); a run that failed has at least one failed test."""
-        passed, failed, skipped = totals([*self.lines[-200:], *self.report])
-        return passed, max(failed, 1 if self.process.returncode else 0), skipped
+        """(passed, failed, skipped); a run that failed has at least one failed test.
+
+        Without a summary the tests that ended count, and one that failed more.
+        """
+        lines = [*self.lines[-200:], *self.report]
+        if any(map(SUMMARY.match, lines)):
+            passed, failed, skipped = totals(lines)
+            return passed, max(failed, 1 if self.process.returncode else 0), skipped
+        outcomes = [row[2] for row in self.tests()]
+        skipped = outcomes.count("skipped")
+        passed = outcomes.count("passed") + outcomes.count("expected")
+        return passed, len(outcomes) - passed - skipped + 1, skipped
 
     def ending(self) -> str:
         """What to show last: the report, or how it ended without one."""
@@ -201,13 +210,23 @@ def follow(trials: list[Trial]) -> None:
             say(f"\n[{(now - began) / 60:.0f} min] {states}\n")
 
 
+class Stopped(Exception):
+    """A signal ends this run; `status` is what a shell would say."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
 def _stop(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    signal.signal(number, signal.SIG_IGN)  # once is enough: it ends, and says how far it came
+    raise Stopped(number)
 
 
 def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) -> int:
     """Run one or two trials; the exit status."""
     live, rest = halves(arguments) if split else (arguments, [])
+    status = 0
     trials: list[Trial] = []
     try:
         if live and rest:
@@ -218,6 +237,8 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
         else:
             trials.append(Trial("tests", live or rest or arguments, folder, shown=True))
         follow(trials)
+    except Stopped as stopped:
+        status = stopped.status
     finally:
         for trial in trials:
             if trial.process.poll() is None:
@@ -239,8 +260,8 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
     counts = [trial.counts() for trial in trials]
     passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
     say(f"{passed} passed, {failed} failed, {skipped} skipped\n")
-    statuses = [trial.process.returncode for trial in trials if trial.process.returncode]
-    return statuses[0] if statuses else (1 if failed else 0)
+    statuses = [status, *(trial.process.returncode for trial in trials), 1 if failed else 0]
+    return next(filter(None, statuses), 0)
 
 
 def main(arguments: list[str]) -> int:

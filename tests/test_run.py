@@ -165,10 +165,12 @@ class Runs(SynchronousTestCase):
     def closing(self, text: str) -> list[str]:
         return [line for line in text.splitlines() if line.endswith(" skipped")]
 
+    # Texts of failures are single lines: closing lines within would be added up by .ci/run.
+
     def ordered(self, text: str, *parts: str) -> None:
         places = [text.find(part) for part in parts]
-        self.assertNotIn(-1, places, text)
-        self.assertEqual(places, sorted(places), text)
+        self.assertNotIn(-1, places, repr(text))
+        self.assertEqual(places, sorted(places), repr(text))
 
     def test_one_trial(self) -> None:
         self.write("unit/test_a.py", FINE)
@@ -195,7 +197,7 @@ class Runs(SynchronousTestCase):
         status, text = self.run_it("--split", "--times", "times.tsv", "sample")
         self.assertEqual((status, self.closing(text)), (0, ["8 passed, 0 failed, 4 skipped"]))
         for name in ("integration", "lab", "unit", "sample"):
-            self.assertEqual(text.count(f"loud words of {name}"), 1, text)
+            self.assertEqual(text.count(f"loud words of {name}"), 1, repr(text))
         self.ordered(text, "--- other tests: ended after", "The 12 slowest tests", "Seconds, CPU",
                      "PASSED (skips=2, successes=4)", "8 passed")  # fmt: skip
         rows = [line.split("\t") for line in (self.folder / "times.tsv").read_text().splitlines()]
@@ -229,16 +231,17 @@ class Runs(SynchronousTestCase):
             self.write(f"{other}/test_a.py", FINE)
             status, text = self.run_it("--split", "--times=t", "sample")
             self.assertNotEqual(status, 0)
-            self.assertEqual(self.closing(text), ["2 passed, 1 failed, 1 skipped"], text)
+            self.assertEqual(self.closing(text), ["3 passed, 1 failed, 1 skipped"], repr(text))
             name = "live" if half == "lab" else "other"
             self.assertIn(f"{name} tests ended with status -9, no report", text)
-            self.ordered(text, f"last words of {half}", "no report", "2 passed")
+            self.ordered(text, f"last words of {half}", "no report", "3 passed")
             self.assertIn(f"sample.{half}.test_a.Dying.test_a", (self.folder / "t").read_text())
 
     def test_ended_from_outside_it_ends_both(self) -> None:
         for half in ("lab", "unit"):
             self.write(f"{half}/test_a.py", WAITING)
-        argv, options = self.command("--split", "sample")
+        self.write("lab/test_0.py", FINE)
+        argv, options = self.command("--split", "--times=t", "sample")
         with subprocess.Popen(argv, **options) as child:
             self.addCleanup(child.kill)
             files = [self.folder / f"pid-{half}" for half in ("lab", "unit")]
@@ -249,7 +252,9 @@ class Runs(SynchronousTestCase):
             children.wait_until(both, 60, "both halves run")
             child.send_signal(signal.SIGTERM)
             text = child.communicate(timeout=60)[0]
-        self.assertNotEqual(child.returncode, 0)
+        self.assertEqual(child.returncode, 128 + signal.SIGTERM)
+        self.assertEqual(self.closing(text), ["2 passed, 2 failed, 1 skipped"], repr(text))
+        self.assertIn("sample.lab.test_0.Fine.test_one", (self.folder / "t").read_text())
         self.assertIn("--- other tests: stopped ---\nsample.unit.test_a\n  Waiting\n", text)
         for path in files:
             self.assertRaises(ProcessLookupError, os.kill, int(path.read_text()[:-1]), 0)
@@ -282,7 +287,7 @@ class Runs(SynchronousTestCase):
         argv, options = self.command("sample")
         shell = ["sh", "-c", "trap '' INT && exec \"$@\"", "sh"]
         done = subprocess.run([*shell, *argv], timeout=100, check=False, **options)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(done.returncode, 0, repr(done.stdout))
 
     def test_times_needs_a_file(self) -> None:
         self.assertEqual(self.run_it("--split", "--times")[0], 2)

@@ -213,7 +213,10 @@ class Asking:
         address = path.address
         if address is None:
             return True
-        return self._strangers.allow(now) and self._outlet.strangers.allow(address, now)
+        first = not path.sequence
+        own, whole = self._strangers, self._outlet.strangers
+        # What is refused in the end takes from none.
+        return own.ready(now) and whole.allow(address, first, now) and own.allow(now)
 
     def _keep(self, path: Path, mode: int, now: float) -> None:
         if now >= self._ping_at(path, mode, now):

@@ -17,6 +17,7 @@ NEWS_RATE, NEWS_BURST = 0.5, 6.0  # CANDIDATES of one peer that we act on
 
 # What the process sends to addresses that have not answered yet.
 STRANGER_RATE, STRANGER_BURST = 50.0, 100.0
+STRANGER_FIRST = 0.2  # the share of it that only a place's first packet may take
 STRANGER_HOST_RATE, STRANGER_HOST_BURST = 10.0, 50.0  # of that to one host, or one /64
 STRANGER_HOSTS = 1024
 STRANGER_PEER_RATE, STRANGER_PEER_BURST = 5.0, 60.0  # and that one peer's lists may cause

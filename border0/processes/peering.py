@@ -101,9 +101,8 @@ class Peering(Service):
         self._calls = 0  # how often our peers were asked to look for us
         self._call_at = 0.0  # when that may be again
         self._began = 0.0
-        self._called_us: dict[
-            bytes, tuple[str, int]
-        ] = {}  # how often each of them asked, by its key
+        # How often each of them asked, by its key.
+        self._called_us: dict[bytes, tuple[str, int]] = {}
         self._flushing = False
         tunnel.peering = self
         tunnel.stack.path_mtu = tunnel.path_mtu
