@@ -41,6 +41,7 @@ from border0.wireguard.peer import Peer
 LOOK_SECONDS = 5.0  # how often our own addresses are looked at
 REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
 REFUSALS = 1024
+BEGINNING = 10.0  # seconds in which calls of peers that we did not know yet are old news
 CALL_LEAST = 2.0  # seconds between two calls; one reaches every peer
 NAT_NAMES: dict[int, Nat] = {
     NAT_UNKNOWN: "unknown",
@@ -99,6 +100,7 @@ class Peering(Service):
         self._refusals: dict[Any, float] = {}
         self._calls = 0  # how often our peers were asked to look for us
         self._call_at = 0.0  # when that may be again
+        self._began = 0.0
         # How often each of them asked, by its key.
         self._called_us: dict[bytes, tuple[str, int]] = {}
         self._flushing = False
@@ -113,6 +115,7 @@ class Peering(Service):
     def startService(self) -> None:
         """The tunnel's port is bound: find out where we are, and go on doing so."""
         super().startService()
+        self._began = self.reactor.seconds()
         self.outside.start()
         self._own_changed()
         self._tell()
@@ -184,10 +187,14 @@ class Peering(Service):
         if path.generation >= ways.generation:
             ways.nat = NATS[path.nat]
         self.prober.offer(peer.public_key, path.generation, offered(endpoints, path.kinds), now)
-        key, calls = self._called_us.get(peer.public_key, ("", 0))
-        if path.calls > (calls if path.key == key else 0):
-            self.prober.called(peer.public_key, now)
+        heard = self._called_us.get(peer.public_key)
         self._called_us[peer.public_key] = path.key, path.calls
+        if heard is None:  # what we hear when we begin may have been said long ago
+            new = path.calls > 0 and now - self._began > BEGINNING
+        else:
+            new = path.calls > (heard[1] if path.key == heard[0] else 0)
+        if new:
+            self.prober.called(peer.public_key, now)
         self.flush(now)
         return True
 
