@@ -6,7 +6,8 @@ Usage: python -m tests.run [--split] [--times FILE] [trial arguments]
 it comes, "network" (those in networks of their own), and "other", the rest, at a lower priority.
 The output of the last two is shown when they end. Each has a temporary directory of its own; what
 trial reports about failures comes last, of all. Trial's options must be one word each then
-(--random=7). A line each minute says what runs.
+(--random=7). A line each minute says what runs. A few tests that failed run once more, with nothing
+beside them: what they say then counts, and their names are told.
 --times writes seconds, CPU seconds, outcome and name of every test, and prints the slowest ones.
 
 Exit status is trial's. A run that ends without trial's summary counts as one failed test.
@@ -38,6 +39,7 @@ SUMMARY = re.compile(r"^(PASSED|FAILED)\b(?: \((.*)\))?\s*$")
 HEARTBEAT = 60.0
 SLOWEST = 40
 LAST_LINES = 60
+AGAIN = 8  # so many failed tests at most are run again
 Row = tuple[float, float, str, str]  # seconds, CPU seconds, outcome, name
 
 
@@ -241,11 +243,26 @@ def _stop(number: int, frame: object) -> None:
     raise Stopped(number)
 
 
+def alone(trials: list[Trial], folder: Path) -> Trial | None:
+    """Failed tests once more, with nothing beside them; None: there are none, or too many."""
+    names = [row[3] for trial in trials for row in trial.tests() if row[2] in ("failed", "error")]
+    if not 0 < len(names) <= AGAIN or not all(trial.report for trial in trials):
+        return None
+    say("\n--- failed beside others, now alone ---\n" + "".join(f"{name}\n" for name in names))
+    second = Trial(
+        "failed tests", ["--temp-directory=_trial_temp-alone", *names], folder, shown=True
+    )
+    trials.append(second)
+    follow([second])
+    return second
+
+
 def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) -> int:
     """Run one trial or one for each group; the exit status."""
     parts = groups(arguments) if split else {}
     status = 0
     trials: list[Trial] = []
+    second: Trial | None = None
     try:
         if len(parts) > 1:
             for number, (name, words) in enumerate(parts.items()):
@@ -255,6 +272,8 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
         else:
             trials.append(Trial("tests", [*parts.values(), arguments][0], folder, shown=True))
         follow(trials)
+        if len(parts) > 1:
+            second = alone(trials, folder)
     except Stopped as stopped:
         status = stopped.status
     finally:
@@ -277,8 +296,12 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
         say(trial.ending())
     counts = [trial.counts() for trial in trials]
     passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
+    decisive = trials if second is None else [second]
+    if second is not None:
+        failed = second.counts()[1]
+        say(f"{len(second.tests()) - failed} tests failed beside others and passed alone\n")
     say(f"{passed} passed, {failed} failed, {skipped} skipped\n")
-    statuses = [status, *(trial.process.returncode for trial in trials), 1 if failed else 0]
+    statuses = [status, *(trial.process.returncode for trial in decisive), 1 if failed else 0]
     return next(filter(None, statuses), 0)
 
 

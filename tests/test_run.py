@@ -43,6 +43,17 @@ class Broken(SynchronousTestCase):
         self.fail("known")
     test_that_is_expected.todo = "later"
 """
+MOODY = """
+from pathlib import Path
+from twisted.trial.unittest import SynchronousTestCase
+
+class Moody(SynchronousTestCase):
+    def test_a(self):
+        seen = Path(__file__).with_suffix(".seen")
+        if not seen.exists():
+            seen.touch()
+            self.fail("the mood of {name}")
+"""
 DYING = """
 import os, signal
 from twisted.trial.unittest import SynchronousTestCase
@@ -224,6 +235,23 @@ class Runs(SynchronousTestCase):
                      "the reason of unit", "2 passed")  # fmt: skip
         outcomes = {line.split("\t")[2] for line in (self.folder / "t").read_text().splitlines()}
         self.assertEqual(outcomes, {"failed", "expected"})
+
+    def test_what_failed_beside_others_runs_once_more_alone(self) -> None:
+        self.write("integration/test_a.py", FINE)
+        self.write("unit/test_b.py", MOODY)
+        status, text = self.run_it("--split", "sample")
+        self.assertEqual((status, self.closing(text)), (0, ["3 passed, 0 failed, 1 skipped"]))
+        self.ordered(text, "--- failed beside others, now alone ---",
+                     "sample.unit.test_b.Moody.test_a", "the mood of unit",
+                     "1 tests failed beside others and passed alone")  # fmt: skip
+
+    def test_many_failures_are_not_moods(self) -> None:
+        self.write("integration/test_a.py", FINE)
+        for number in range(run.AGAIN + 1):
+            self.write(f"unit/test_{number}.py", MOODY)
+        status, text = self.run_it("--split", "sample")
+        self.assertEqual(status, 1)
+        self.assertNotIn("now alone", text)
 
     def test_a_failure_of_one_half(self) -> None:
         for half, other in (("integration", "unit"), ("unit", "integration")):
