@@ -11,6 +11,8 @@ error.
 import importlib.util
 import os
 import sqlite3
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +132,7 @@ def _prepare_sqlite(engine: Engine, *, write: bool, busy_seconds: float) -> None
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout = {int(busy_seconds * 1000)}")
         if write:
-            cursor.execute("PRAGMA journal_mode = WAL")
+            write_ahead(cursor.execute, busy_seconds)
             cursor.execute("PRAGMA synchronous = FULL")
             cursor.execute("PRAGMA fullfsync = 1")
             cursor.execute("PRAGMA foreign_keys = ON")
@@ -144,6 +146,25 @@ def _prepare_sqlite(engine: Engine, *, write: bool, busy_seconds: float) -> None
 
     event.listen(engine, "connect", connected)
     event.listen(engine, "begin", begin)
+
+
+def write_ahead(execute: Callable[[str], object], busy_seconds: float) -> None:
+    """Switch the database to its write-ahead log.
+
+    Of two that make it at once SQLite refuses one at once, without the wait that it does elsewhere,
+    since each could wait for the other.
+
+    :raises sqlite3.OperationalError: refused for so long.
+    """
+    until = time.monotonic() + busy_seconds
+    while True:
+        try:
+            execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() >= until:
+                raise
+            time.sleep(0.02)
 
 
 def _mark_broken(context: ExceptionContext) -> None:

@@ -23,7 +23,7 @@ from border0.control.store import (
     tokens,
 )
 from border0.control.store.database import Database
-from border0.control.store.engine import make_engine, parse_url
+from border0.control.store.engine import make_engine, parse_url, write_ahead
 from border0.control.store.schema import metadata
 from border0.errors import ConfigError
 from tests.control.store.case import (
@@ -141,6 +141,19 @@ class Migrations:
 
 
 class MigrationsOnSQLite(Migrations, OnSQLite, DatabaseCase):
+    def test_a_refusal_of_the_write_ahead_log_is_no_end(self):
+        said = []
+
+        def execute(statement):
+            said.append(statement)
+            if len(said) < 3:
+                raise sqlite3.OperationalError("database is locked")
+
+        write_ahead(execute, 5.0)
+        self.assertEqual(len(said), 3)
+        del said[:]
+        self.assertRaises(sqlite3.OperationalError, write_ahead, execute, 0.0)
+
     def test_others_cannot_read_the_files(self):
         self.change(lambda tx: groups.create(tx, name="a"))
         folder = Path(self.url.removeprefix("sqlite:///")).parent
