@@ -19,7 +19,7 @@ from border0.relay.adapters.client import DialError, RelayClientProtocol
 from border0.relay.adapters.transport import MAX_FIRST, MAX_MESSAGE, SUBPROTOCOL
 from border0.trust import server_context
 from tests.control.push.stage import Waiter
-from tests.relay.stage import Ear, Echo, WireStage, raw
+from tests.relay.wirestage import Ear, Echo, WireStage, raw
 from tests.support.counterparts import requires
 
 
