@@ -16,7 +16,7 @@ from twisted.trial.unittest import TestCase
 from border0.relay import websocket as ws
 from border0.relay.adapters import sockets, wire
 from border0.relay.adapters.client import DialError, RelayClientProtocol
-from border0.relay.adapters.transport import MAX_FIRST, MAX_MESSAGE, SUBPROTOCOL
+from border0.relay.limits import HELLO_MESSAGE, MESSAGE, SUBPROTOCOL
 from border0.trust import server_context
 from tests.control.push.stage import Waiter
 from tests.relay.wirestage import Ear, Echo, WireStage, raw
@@ -59,7 +59,7 @@ class WireCase(TestCase):
 class BothEnds(WireCase):
     async def test_messages_of_every_size_and_in_order(self) -> None:
         client = await self.dial()
-        sent = [os.urandom(size) for size in (1, 125, 126, 600, 16_384, 65_535, MAX_MESSAGE)]
+        sent = [os.urandom(size) for size in (1, 125, 126, 600, 16_384, 65_535, MESSAGE)]
         for message in sent:
             client.transport.send(message)
         await self.waiter.until(lambda: len(client.got) == len(sent))
@@ -122,7 +122,7 @@ class BothEnds(WireCase):
         client.transport.pause()
         sent = 0
         while there.transport.writable:
-            there.transport.send(bytes(MAX_MESSAGE))
+            there.transport.send(bytes(MESSAGE))
             sent += 1
             self.assertLess(sent, 1000)
             await self.waiter.until(lambda: True)
@@ -256,7 +256,7 @@ class Hostile(WireCase):
         key = b"abcd"
         for frames, code in (
             (ws.head(1, 2, key) + ws.xor(key, b"{}"), 1003),
-            (ws.head(2, MAX_FIRST + 1, key), 1009),
+            (ws.head(2, HELLO_MESSAGE + 1, key), 1009),
             (ws.head(2, 2**40, key), 1009),
             (b"\xc2\x80" + key, 1002),
             (ws.head(2, 0), 1002),
@@ -363,7 +363,7 @@ class Stock(WireCase):
         return await deferToThread(run)
 
     async def test_it_agrees_with_us(self) -> None:
-        sent = [os.urandom(size) for size in (0, 1, 125, 126, 65_535, MAX_MESSAGE)]
+        sent = [os.urandom(size) for size in (0, 1, 125, 126, 65_535, MESSAGE)]
 
         def does(one: Any) -> list[bytes]:
             self.assertEqual(one.subprotocol, SUBPROTOCOL)
@@ -392,7 +392,7 @@ class Stock(WireCase):
 
         def long(one: Any) -> int:
             try:
-                one.send(bytes(MAX_MESSAGE + 1))
+                one.send(bytes(MESSAGE + 1))
                 one.recv(10)
             except ConnectionClosed as error:
                 return int(error.rcvd.code)  # type: ignore[union-attr]

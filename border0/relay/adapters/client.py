@@ -19,8 +19,9 @@ from twisted.python.failure import Failure
 
 from border0.errors import Border0Error
 from border0.relay.adapters import wire
-from border0.relay.adapters.transport import CLOSING_SECONDS, SUBPROTOCOL, RelayTransport
+from border0.relay.adapters.transport import CLOSING_SECONDS, RelayTransport
 from border0.relay.adapters.tunnel import ProxyEndpoint, ProxyError
+from border0.relay.limits import SUBPROTOCOL
 from border0.relay.proxy import Proxy
 
 CONNECT_SECONDS = 15.0  # until the WebSocket is open

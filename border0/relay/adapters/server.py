@@ -17,6 +17,7 @@ from typing import Any
 from autobahn.twisted.resource import WebSocketResource
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from autobahn.websocket.types import ConnectionDeny, ConnectionRequest
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -24,11 +25,8 @@ from twisted.web.resource import IResource
 
 from border0.relay.adapters import wire
 from border0.relay.adapters.notices import Notices
-from border0.relay.adapters.transport import (
-    CLOSING_SECONDS,
-    LOGIN_SECONDS,
-    SUBPROTOCOL,
-)
+from border0.relay.adapters.transport import CLOSING_SECONDS
+from border0.relay.limits import LOGIN_SECONDS, SUBPROTOCOL
 from border0.relay.waiting import Waiting
 
 MAX_HEAD = 8 * 1024  # bytes of a request with its headers
@@ -180,7 +178,10 @@ class RelayServerFactory(WebSocketServerFactory):
         self._ending = Waiting(1 << 30, CLOSING_SECONDS)
         self.clients, self.max_clients = 0, max_clients
         self._admitted: set[RelayServerProtocol] = set()
-        self.closed = False
+        self._all: set[RelayServerProtocol] = set()
+        self._gone: Deferred[None] | None = None
+        self.closed = False  # nobody is let in
+        self._stopped = False
         self.notices = Notices(reactor, log)
         self.ports: list[Any] = []  # of ours, for when there is no time for more
         self._gap, self._ahead = 1.0 / accepts, burst / accepts
@@ -201,6 +202,7 @@ class RelayServerFactory(WebSocketServerFactory):
     def entered(self, one: RelayServerProtocol) -> None:
         """A connection was accepted."""
         now = self.reactor.seconds()
+        self._all.add(one)
         victim: Any = self.waiting.enter(one, one.address, now)
         if victim is not None:
             self._drop(victim, "gave way to others before its login")
@@ -227,6 +229,7 @@ class RelayServerFactory(WebSocketServerFactory):
         """A connection is gone."""
         waited = self.waiting.leave(one)
         self._ending.leave(one)
+        self._all.discard(one)
         if one in self._admitted:
             self._admitted.discard(one)
             self.clients = len(self._admitted)
@@ -234,10 +237,13 @@ class RelayServerFactory(WebSocketServerFactory):
             self.notices.tell("refused", one.address, one.why[9:])
         elif waited and one._reader is not None:
             self.notices.tell("left before its login", one.address)
+        if self._gone is not None and not self._all:
+            gone, self._gone = self._gone, None
+            gone.callback(None)
 
     def stop(self) -> None:
         """Let nobody in any more, and end what has not logged in."""
-        self.closed = True
+        self.closed = self._stopped = True
         for one in self.waiting.expire(float("inf")):
             self._drop(one, "")
         for call in (self._timer, self._pause):
@@ -245,10 +251,23 @@ class RelayServerFactory(WebSocketServerFactory):
                 call.cancel()
         self.notices.stop()
 
+    def settle(self, seconds: float) -> "Deferred[None]":
+        """Fires when no connection is left; those that are after `seconds` are cut."""
+        if not self._all:
+            return succeed(None)
+        self._gone = Deferred()
+        late = self.reactor.callLater(seconds, self.abort_all)
+
+        def done(result: Any) -> Any:
+            if late.active():
+                late.cancel()
+            return result
+
+        return self._gone.addBoth(done)
+
     def abort_all(self) -> None:
         """End every connection at once."""
-        ends: list[Any] = self._ending.expire(float("inf"))
-        for one in [*self._admitted, *ends]:
+        for one in list(self._all):
             one.abort()
 
     def _drop(self, one: Any, kind: str) -> None:
@@ -258,7 +277,7 @@ class RelayServerFactory(WebSocketServerFactory):
         one.abort()
 
     def _schedule(self) -> None:
-        if (self._timer is not None and self._timer.active()) or self.closed:
+        if (self._timer is not None and self._timer.active()) or self._stopped:
             return
         deadlines = [self.waiting.next_deadline(), self._ending.next_deadline()]
         found = [deadline for deadline in deadlines if deadline is not None]

@@ -8,17 +8,10 @@ Does not: say what a message means (`relay.frames`).
 
 from typing import Protocol
 
-SUBPROTOCOL = "border0.relay.v1"
-EXPORTER_LABEL = b"EXPORTER-border0-relay-v1"
-EXPORTER_SIZE = 32
+from border0.relay import codes
 
-MAX_MESSAGE = 64 * 1024
-MAX_FIRST = 4 * 1024  # until the login is done: a hello with its ticket
-LOGIN_SECONDS = 10.0  # from the first packet of the connection to the end of the login
-CLOSING_SECONDS = 3.0
-
-# Codes of a WebSocket's close, beside RFC 6455 §7.4.1; 4000 + the code of a CLOSE record.
-CLOSED = 4000
+CLOSING_SECONDS = 3.0  # for the answer to a close
+CLOSED = codes.WEBSOCKET_STATUS
 
 
 class RelayTransport(Protocol):

@@ -21,13 +21,8 @@ from zope.interface import implementer
 
 from border0.relay import websocket as ws
 from border0.relay.adapters.sockets import tune
-from border0.relay.adapters.transport import (
-    EXPORTER_LABEL,
-    EXPORTER_SIZE,
-    MAX_FIRST,
-    MAX_MESSAGE,
-    Channel,
-)
+from border0.relay.adapters.transport import Channel
+from border0.relay.limits import EXPORTER_LABEL, EXPORTER_SIZE, HELLO_MESSAGE, MESSAGE
 
 COMPILED_FROM = 512  # bytes from which the compiled mask is faster than a call of it costs
 PINGS = 8  # answered between two turns of the reactor
@@ -73,7 +68,7 @@ class Wire:
     why = ""  # it ended
     channel: Channel | None = None
     _reader: ws.FrameReader | None = None
-    _limit = MAX_FIRST
+    _limit = HELLO_MESSAGE
     _held = False
     _going = False  # within a call of `_give`
     _pings = 0
@@ -114,9 +109,9 @@ class Wire:
 
     def admitted(self) -> None:
         """Longer messages are taken from now on."""
-        self._limit = MAX_MESSAGE
+        self._limit = MESSAGE
         if self._reader is not None:
-            self._reader.limit = MAX_MESSAGE
+            self._reader.limit = MESSAGE
 
     def _take(self, data: bytes) -> None:
         reader = self._reader
@@ -272,7 +267,7 @@ class Wire:
             return None
         if connection.get_protocol_version() < SSL.TLS1_3_VERSION:
             return None
-        return connection.export_keying_material(EXPORTER_LABEL, EXPORTER_SIZE)
+        return connection.export_keying_material(EXPORTER_LABEL.encode(), EXPORTER_SIZE)
 
 
 def plain_options(kind: type, factory: Any) -> Any:
