@@ -167,14 +167,15 @@ class Answer:
 
 
 def _refusal(status: int, reason: bytes, headers: bytes) -> str:
-    if status == 407:
+    if status in (401, 407):  # tinyproxy says 401 to who sends no login
         offered = {
             line.partition(b":")[2].split()[0].decode("ascii", "replace")
             for line in headers.split(b"\r\n")
-            if line.lower().startswith(b"proxy-authenticate:") and line.partition(b":")[2].split()
+            if line.lower().startswith((b"proxy-authenticate:", b"www-authenticate:"))
+            and line.partition(b":")[2].split()
         }
         if not offered or any(name.lower() == "basic" for name in offered):
-            return "it wants another login (407): write USER:PASSWORD@ into its URL"
+            return f"it wants another login ({status}): write USER:PASSWORD@ into its URL"
         return f"it wants a login of a kind that is not known here: {_clean(' '.join(offered))}"
     said = _clean(reason.decode("ascii", "replace"))
     return f"it refuses ({status} {said})" if said else f"it refuses ({status})"
