@@ -26,8 +26,8 @@ class Connection:
 
     __slots__ = (
         "asked", "bucket", "bytes_in", "bytes_out", "client", "datagrams_in", "datagrams_out",
-        "due", "gone", "health", "heard", "id", "key", "members", "open", "org", "org_bucket",
-        "queue", "reading", "resume_at", "ticket", "ticket_until", "tickets", "unknown",
+        "gone", "health", "heard", "id", "key", "members", "open", "org", "org_bucket",
+        "queue", "reading", "resume_at", "serial", "ticket", "ticket_until", "tickets", "unknown",
         "unknown_since", "writable",
     )  # fmt: skip
 
@@ -61,7 +61,7 @@ class Connection:
         self.writable = True
         self.reading = True
         self.resume_at = 0.0
-        self.due = now  # when the broker looks at it again
+        self.serial = 0  # the roster's
         self.unknown = 0
         self.unknown_since = now
         self.datagrams_in = self.datagrams_out = 0
