@@ -50,6 +50,7 @@ class Broker:
     :param rates: what the words of tickets mean; a word that is not there means `standard`.
     :param org_rate: what the clients of one organisation may send together; None for no limit.
     :param capacity: how many clients, at most.
+    :param ticket_grace: a connection outlives its ticket by this, in seconds.
     """
 
     def __init__(
@@ -61,8 +62,10 @@ class Broker:
         rates: Mapping[str, Rate] = RATES,
         org_rate: Rate | None = None,
         capacity: int = 20_000,
+        ticket_grace: float = TICKET_GRACE,
     ) -> None:
-        self.roster = Roster(unix, rates, org_rate, capacity)
+        self.roster = Roster(unix, rates, org_rate, capacity, ticket_grace)
+        self._grace = ticket_grace
         self.totals = self.roster.totals
         self._verify = verify
         self._unix = unix
@@ -244,7 +247,7 @@ class Broker:
             else:
                 self.roster.warn(connection, codes.TICKET_REFUSED, error.text, now)
             return
-        connection.renew(ticket, now, unix)
+        connection.renew(ticket, now, unix, self._grace)
         connection.bucket.rate = self.roster.rate(ticket)
 
     # Out
@@ -343,14 +346,14 @@ class Broker:
         if now >= heard + SILENT_ASKED and not connection.asked:
             connection.asked = True
             self.roster.tell(connection, frames.ping_record(self._random_bytes(frames.TOKEN_SIZE)))
-        if now >= connection.ticket_until - TICKET_GRACE - TICKET_WARNING:
+        if now >= connection.ticket_until - self._grace - TICKET_WARNING:
             self.roster.warn(connection, codes.TICKET_ENDS, "the ticket ends soon", now)
         connection.queue.sweep(now)
         self._look_again(connection, now)
 
     def _look_again(self, connection: Connection, now: float) -> None:
         ends = connection.ticket_until
-        warning = ends - TICKET_GRACE - TICKET_WARNING
+        warning = ends - self._grace - TICKET_WARNING
         heard = connection.heard if connection.reading else now
         patience = SILENT_CLOSED if connection.asked else SILENT_ASKED
         due = min(heard + patience, warning if warning > now else ends)

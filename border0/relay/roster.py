@@ -30,6 +30,7 @@ class Roster:
         rates: Mapping[str, Rate],
         org_rate: Rate | None,
         capacity: int,
+        ticket_grace: float,
     ) -> None:
         if "standard" not in rates:
             raise ValueError("the rates have no standard")
@@ -46,6 +47,7 @@ class Roster:
         # While the relay drains: the id of another, or "".
         self.draining: str | None = None
         self._org_rate = org_rate
+        self._grace = ticket_grace
         self._org_buckets: dict[str, ByteBucket] = {}
         self._flips = Flips()
         self._serial = 0
@@ -85,7 +87,8 @@ class Roster:
             if org_bucket is None:
                 org_bucket = self._org_buckets[ticket.org] = ByteBucket(self._org_rate, now)
         rate = self.rate(ticket)
-        connection = Connection(id, client, members, rate, org_bucket, now, self.unix())
+        connection = Connection(id, client, members, rate, org_bucket, now)
+        connection.renew(ticket, now, self.unix(), self._grace)
         older = members.get(client.key)
         members[client.key] = connection
         self._serial += 1
