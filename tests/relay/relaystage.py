@@ -77,11 +77,11 @@ class Node:
         self.ticket: bytes | None = self.signed()
         self.last = 0
         options = {
-            "names": ("localhost",), "port": house.number, "path": "/relay",
+            "names": ("localhost",), "port": getattr(house, "number", 0), "path": "/relay",
             "public_key": RELAY_KEY.public, "binding": "tls-exporter", "id": RELAY,
         }  # fmt: skip
         place = {name: changes.pop(name, value) for name, value in options.items()}
-        authority = changes.pop("authority", house.authority.certificate.read_bytes())
+        authority = changes.pop("authority", b"") or house.authority.certificate.read_bytes()
         settings: dict[str, Any] = {
             "ticket": lambda: self.ticket,
             "counter": self.count,
