@@ -9,6 +9,7 @@ from twisted.internet.threads import deferToThread
 from border0.relay import codes
 from border0.relay.proxy import Proxy, parse_proxy
 from border0.secrets import Secret
+from border0.trust import client_context
 from tests.relay.relaystage import RelayCase
 from tests.support import webproxies
 from tests.support.counterparts import requires
@@ -165,6 +166,19 @@ class OnTheWay(ProxyCase):
         certificate, key = self.house.authority.issue("front", "localhost")
         program = await self.start(webproxies.nginx, certificate, key, "http://127.0.0.1:9")
         self.assertIn("400", await self.why(program))
+
+    @requires("tinyproxy", "haproxy")
+    async def test_one_that_is_spoken_to_by_tls(self) -> None:
+        inner = await self.start(webproxies.tinyproxy, PLAIN)
+        pair = self.house.authority.issue("proxy", "localhost")
+        outer = await self.start(webproxies.tls_before, *pair, inner.port)
+        tls = client_context("localhost", authority=self.house.authority.certificate.read_bytes())
+        proxy = Proxy("localhost", outer.port, True, PLAIN[0], Secret(PLAIN[1]))
+        await self.pair(proxy=lambda host, port: proxy, proxy_tls=tls)
+        self.assertTrue(self.nodes[0].ups[0].relay.bound)
+        node = self.node(3, proxy=lambda host, port: proxy)
+        await self.waiter.until(lambda: node.link.why)
+        self.assertIn("certificate verify failed", node.link.why)
 
     async def test_nobody_there(self) -> None:
         node = self.node(1, proxy=lambda host, port: Proxy("127.0.0.1", webproxies.free_port()))

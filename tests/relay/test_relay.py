@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+from twisted.web.static import Data
+
 from border0.errors import ConfigError
 from border0.relay import codes
+from border0.relay.adapters.server import relay_resource
 from border0.relay.events import Drain, Gone
 from border0.relay.limits import HELLO_MESSAGE
+from tests.control.push.stage import reactor
 from tests.relay.relaystage import RelayCase
 from tests.relay.stage import OTHER_ORG, static
 
@@ -143,7 +149,6 @@ class Refusals(RelayCase):
 
     async def test_garbage_instead_of_a_login(self) -> None:
         from border0.trust import client_context
-        from tests.control.push.stage import reactor
         from tests.relay.wirestage import Ear, dial
 
         tls = client_context("localhost", authority=self.house.authority.certificate.read_bytes())
@@ -160,6 +165,27 @@ class Refusals(RelayCase):
             self.assertIn("4002", str(ears[0].why))
         self.assertEqual(self.house.relay.refused, {"malformed": 5})
         self.assertEqual(self.house.relay.broker.count, 0)
+
+
+class Shared(RelayCase):
+    """The relay as one resource of a site that has others, as a control plane's is."""
+
+    async def test_behind_twisted_web(self) -> None:
+        root, api = Resource(), Data(b"api", "text/plain")
+        root.putChild(b"api", api)
+        root.putChild(b"relay", relay_resource(self.house.relay.factory))
+        site = Site(root)
+        port = reactor.listenSSL(0, site, self.house.pair.options(), 50, "127.0.0.1")
+        self.addCleanup(port.stopListening)
+        one, two = await self.up(1, 2, port=port.getHost().port)
+        self.assertTrue(one.ups[0].relay.bound)
+        await self.exchange(one, two)
+        other = self.node(3)
+        await self.waiter.until(lambda: other.link.up)
+        await self.exchange(other, one)
+        for node in (one, two):
+            await node.link.stopService()
+        await self.waiter.until(lambda: self.house.relay.broker.count == 1)
 
 
 class Wrong(RelayCase):
@@ -179,8 +205,6 @@ class Endings(RelayCase):
         self.assertEqual(one.losses[0].code, codes.DRAINING)
         self.assertFalse(one.link.send(two.key.public, [b"lost"]))
         self.house.start()
-        for node in (one, two):
-            node.link.at_once()
         await self.waiter.until(lambda: one.link.up and two.link.up)
         await self.exchange(one, two)
         self.assertEqual((len(one.ups), len(one.losses)), (2, 1))

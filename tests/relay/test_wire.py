@@ -180,12 +180,7 @@ class BothEnds(WireCase):
         return Authority(folder).certificate.read_bytes()
 
 
-class Hostile(WireCase):
-    """What anybody may send, by hand."""
-
-    kind = Ear
-    options = {"login_seconds": 1.0, "origins": ["https://app.example.org"]}
-
+class Requests:
     def upgrade(self, *more: str, protocol: str = SUBPROTOCOL, path: str = "/relay") -> bytes:
         lines = [
             f"GET {path} HTTP/1.1", "Host: relay.example.org:8443", "Upgrade: websocket",
@@ -193,6 +188,13 @@ class Hostile(WireCase):
             "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Protocol: {protocol}", *more, "", "",
         ]  # fmt: skip
         return "\r\n".join(lines).encode()
+
+
+class Hostile(Requests, WireCase):
+    """What anybody may send, by hand."""
+
+    kind = Ear
+    options = {"login_seconds": 1.0, "origins": ["https://app.example.org"]}
 
     async def said(self, data: bytes) -> bytes:
         """The answer of a server that closes by itself."""
@@ -327,9 +329,19 @@ class Crowds(WireCase):
         await self.waiter.until(lambda: factory._pause is None)
 
 
-class Proxied(WireCase):
+class Proxied(Requests, WireCase):
     kind = Ear
     options = {"trusted_proxies": ["127.0.0.0/8", "10.0.0.0/8"]}
+
+    async def test_where_a_connection_is_from(self) -> None:
+        factory = self.stage.factory
+        one = await raw(
+            self.stage.plain_number, self.upgrade("X-Forwarded-For: 198.51.100.1, 192.0.2.7")
+        )
+        await self.waiter.until(lambda: self.stage.ears)
+        self.assertEqual(self.stage.ears[0].transport.address, "192.0.2.7")
+        self.assertEqual(list(factory.waiting._places), ["192.0.2.7"])
+        one.transport.abortConnection()
 
     def test_whom_to_believe(self) -> None:
         said = self.stage.factory.said_by_proxy

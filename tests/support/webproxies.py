@@ -161,3 +161,24 @@ def squid(folder: Path, login: tuple[str, str] | None = None) -> Program:
         ]
     file.write_text(SQUID.format(folder=place, port=port, login="\n".join(lines)))
     return Program(place, [find_program("squid") or "", "-N", "-f", str(file)], port)
+
+
+HAPROXY = """
+defaults
+    mode tcp
+    timeout connect 10s
+    timeout client 60s
+    timeout server 60s
+listen front
+    bind 127.0.0.1:{port} ssl crt {pair}
+    server behind 127.0.0.1:{behind}
+"""
+
+
+def tls_before(folder: Path, certificate: Path, key: Path, behind: int) -> Program:
+    """HAProxy, which ends TLS before a port of this machine."""
+    place, port = _folder(folder, "haproxy"), free_port()
+    pair, file = place / "pair.pem", place / "haproxy.cfg"
+    pair.write_bytes(certificate.read_bytes() + key.read_bytes())
+    file.write_text(HAPROXY.format(port=port, pair=pair, behind=behind))
+    return Program(place, [find_program("haproxy") or "", "-db", "-f", str(file)], port)

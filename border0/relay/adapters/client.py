@@ -9,7 +9,6 @@ from typing import Any
 
 from autobahn.twisted.websocket import WebSocketClientFactory, WebSocketClientProtocol
 from autobahn.websocket.types import ConnectingRequest
-from OpenSSL import SSL
 from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
@@ -20,7 +19,7 @@ from twisted.python.failure import Failure
 from border0.errors import Border0Error
 from border0.relay.adapters import wire
 from border0.relay.adapters.transport import CLOSING_SECONDS, RelayTransport
-from border0.relay.adapters.tunnel import ProxyEndpoint, ProxyError
+from border0.relay.adapters.tunnel import ProxyEndpoint, ProxyError, why_of
 from border0.relay.limits import SUBPROTOCOL
 from border0.relay.proxy import Proxy
 
@@ -142,15 +141,6 @@ class _ClientFactory(WebSocketClientFactory):
             serverConnectionDropTimeout=0,
             tcpNoDelay=True,
         )
-
-
-def why_of(failure: Failure) -> str:
-    """What to tell a person of a connection that failed or was lost."""
-    value = failure.value
-    if isinstance(value, SSL.Error):
-        found = [str(one[-1]) for one in value.args[0] if one] if value.args else []
-        return f"TLS: {', '.join(found) or 'the connection was cut'}"
-    return str(value) or type(value).__name__
 
 
 def dial(

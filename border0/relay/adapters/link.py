@@ -18,8 +18,9 @@ from twisted.python.failure import Failure
 
 from border0.errors import Border0Error
 from border0.relay import codes, frames
-from border0.relay.adapters.client import dial, why_of
+from border0.relay.adapters.client import dial
 from border0.relay.adapters.transport import CLOSED, RelayTransport
+from border0.relay.adapters.tunnel import why_of
 from border0.relay.backoff import Backoff
 from border0.relay.client import Client
 from border0.relay.events import ClientEvent, Lost
@@ -254,7 +255,9 @@ class RelayLink(Service):
             stopping, self._stopping = self._stopping, None
             stopping.callback(None)
         elif self.running:
-            self._failed(code, why, lasted)
+            # A relay that sent us away may be back soon; that it still drains, its login says.
+            again = 0 if client is not None and code == codes.DRAINING else code
+            self._failed(again, why, lasted)
 
     def _failed(self, code: int, why: str, lasted: float = 0.0) -> None:
         now = self.reactor.seconds()

@@ -6,6 +6,7 @@ the proxy itself is spoken to by TLS, its certificate is verified by the system'
 
 from typing import Any
 
+from OpenSSL import SSL
 from twisted.internet import defer, error
 from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
 from twisted.internet.interfaces import (
@@ -26,6 +27,15 @@ SECONDS = 15.0  # for the connection to the proxy, and again for its answer
 
 class ProxyError(Border0Error):
     """The proxy gives no way; the text says why."""
+
+
+def why_of(failure: Failure) -> str:
+    """What to tell a person of a connection that failed or was lost."""
+    value = failure.value
+    if isinstance(value, SSL.Error):
+        found = [str(one[-1]) for one in value.args[0] if one] if value.args else []
+        return f"TLS: {', '.join(found) or 'the connection was cut'}"
+    return str(value) or type(value).__name__
 
 
 @implementer(IStreamClientEndpoint)
@@ -144,7 +154,8 @@ class _Tunnel(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._inner is None:
-            self._refuse("it closed the connection without an answer")
+            done = reason.check(error.ConnectionDone)
+            self._refuse("it closed the connection without an answer" if done else why_of(reason))
         else:
             self._inner.connectionLost(reason)
             self._factory.doStop()
