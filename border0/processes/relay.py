@@ -17,6 +17,7 @@ from autobahn.websocket import USES_NVX
 from twisted.application.service import IService, IServiceCollection, MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
+from twisted.internet.task import LoopingCall
 from twisted.logger import ILogObserver, Logger
 from zope.interface import implementer
 
@@ -32,7 +33,7 @@ from border0.processes.failing import fail
 from border0.processes.filewatch import FileWatch
 from border0.processes.health import Metric, health_service
 from border0.processes.lock import FolderLock
-from border0.processes.memory import settle
+from border0.processes.memory import settle, trim
 from border0.processes.options import ProcessOptions
 from border0.processes.relayconfig import WILDCARDS, RelayConfig, load, own_id
 from border0.processes.steady import steady
@@ -45,6 +46,8 @@ from border0.wireguard.noise import StaticKey
 
 BACKLOG = 2048  # connections that wait in the kernel while we take only so many a second
 SPARE_FILES = 256
+STORM = 200  # logins in a minute that leave more memory free than the next ones need
+STORM_SECONDS = 60.0
 
 log = Logger(namespace="border0.relay")
 
@@ -127,6 +130,9 @@ class RelayProcess(MultiService):
         self.stun = StunServer(os.urandom)
         self.stun_ports = [StunPort(self.stun, reactor, *place) for place in config.stun]
         self.ports: list[Any] = []
+        self._storms = LoopingCall(self._after_a_storm)
+        self._storms.clock = reactor
+        self._logins = 0
         chain = [path for path in (config.certificate, config.private_key) if path is not None]
         self._watches = [
             FileWatch(reactor, chain if self._tls is not None else [], self.read_certificate),
@@ -237,6 +243,13 @@ class RelayProcess(MultiService):
         factory.ports = self.ports
         for watch in self._watches:
             watch.start()
+        self._storms.start(STORM_SECONDS, now=False).addErrback(lambda _: None)
+
+    def _after_a_storm(self) -> None:
+        joined = self.relay.broker.totals["joined"]
+        if joined - self._logins >= STORM:
+            trim()
+        self._logins = joined
 
     def _start_stun(self, port: StunPort) -> None:
         try:
@@ -299,6 +312,8 @@ class RelayProcess(MultiService):
         return done.addBoth(gone)
 
     def _close(self) -> "Deferred[Any]":
+        if self._storms.running:
+            self._storms.stop()
         for watch in self._watches:
             watch.stop()
         for port in self.stun_ports:

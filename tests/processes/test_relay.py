@@ -21,6 +21,7 @@ from twisted.trial.unittest import TestCase
 
 from border0.errors import ConfigError
 from border0.keys import encode_key
+from border0.processes import memory, relay
 from border0.processes.relay import Options, RelayProcess, open_files
 from border0.processes.relayconfig import read
 from border0.relay import codes
@@ -221,6 +222,15 @@ class InProcess(ProcessCase):
         self.keys.write_text(key_file())
         for changes in ({"certificate": "no.pem", "private_key": "no.pem"},):
             self.assertIn("no.pem", str(self.assertRaises(ConfigError, self.process, **changes)))
+
+    async def test_after_a_storm(self) -> None:
+        process, trims = self.opened(), []
+        self.patch(relay, "trim", lambda: trims.append(1))
+        for joined, expected in ((199, 0), (398, 0), (598, 1), (600, 1)):
+            process.relay.broker.totals["joined"] = joined
+            process._after_a_storm()
+            self.assertEqual(len(trims), expected)
+        memory.trim()
 
     def test_open_files(self) -> None:
         before = open_files(1)

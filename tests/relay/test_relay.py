@@ -127,6 +127,9 @@ class Refusals(RelayCase):
     async def test_another_key_of_the_relay(self) -> None:
         await self.refused(codes.WRONG_RELAY, public_key=static(77).public)
 
+    async def test_a_relay_that_the_map_gives_our_own_key(self) -> None:
+        await self.refused(codes.WRONG_RELAY, public_key=static(1).public)
+
     async def test_a_binding_that_only_one_end_wants(self) -> None:
         await self.refused(codes.BINDING, binding="none")
 

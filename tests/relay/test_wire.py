@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import sys
 from pathlib import Path
@@ -270,6 +271,34 @@ class Hostile(Requests, WireCase):
             self.assertEqual(int.from_bytes(close[2:4], "big"), code)
         await self.waiter.until(lambda: all(ear.why for ear in self.stage.ears))
         self.assertEqual([ear.got for ear in self.stage.ears], [[]] * 5)
+
+    async def test_chance(self) -> None:
+        """Whatever is sent: an answer or an end, no error in the log, nothing left."""
+        chance = random.Random(4)
+        whole = self.upgrade("Origin: https://app.example.org")
+        crowd = []
+        for _ in range(150):
+            request = bytearray(whole)
+            kind = chance.randrange(4)
+            if kind == 0:
+                request = bytearray(chance.randbytes(chance.randrange(1, 300)))
+            elif kind == 1:
+                for _ in range(chance.randrange(1, 6)):
+                    request[chance.randrange(len(request))] = chance.randrange(256)
+            elif kind == 2:
+                cut = chance.randrange(len(request))
+                request[cut : cut + chance.randrange(40)] = chance.randbytes(chance.randrange(40))
+            else:
+                request += chance.randbytes(chance.randrange(1, 200))
+            if chance.randrange(2):
+                request += b"\r\n\r\n"
+            crowd.append(await raw(self.stage.plain_number, bytes(request)))
+        for one in crowd:
+            await one.lost
+        await self.waiter.until(lambda: not self.stage.factory._all)
+        self.assertTrue(self.stage.ears)
+        for ear in self.stage.ears:
+            await self.waiter.until(lambda ear=ear: ear.why)  # type: ignore[misc]
 
     async def test_pings_are_answered_but_not_without_end(self) -> None:
         ping = ws.head(9, 2, b"abcd") + ws.xor(b"abcd", b"hi")

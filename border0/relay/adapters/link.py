@@ -337,7 +337,11 @@ class _Line:
         if link.needs_exporter() and transport.exporter() is None:
             self.end(codes.BINDING, "this TLS connection cannot be bound to: it is not TLS 1.3")
             return
-        self.login = link.begin(transport)
+        try:
+            self.login = link.begin(transport)
+        except ValueError as error:  # what the map says of this relay cannot be
+            self.end(codes.WRONG_RELAY, str(error))
+            return
         for message in self.login.start():
             transport.send(message)
         link._schedule()

@@ -191,7 +191,7 @@ class Guest:
     def __init__(self, relay: Relay, transport: RelayTransport) -> None:
         self._relay, self.transport = relay, transport
         self._connection: Connection | None = None
-        self._login = ServerLogin(
+        self._login: ServerLogin | None = ServerLogin(
             relay.desk,
             binding=transport.exporter(),
             origin=True if transport.origin else None,  # others were refused before
@@ -206,6 +206,8 @@ class Guest:
             relay.touch()
             return
         login, transport = self._login, self.transport
+        if login is None:
+            return  # the broker has closed it
         for answer in login.receive(message, now, relay.unix()):
             transport.send(answer)
         if login.failed is not None:
@@ -215,6 +217,7 @@ class Guest:
         elif login.done is not None:
             transport.admitted()
             self._connection = relay.broker.register(self, login.done, now)
+            self._login = None
             if not transport.writable:
                 relay.broker.writable(self._connection, False)
             relay.touch()

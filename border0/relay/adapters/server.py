@@ -126,12 +126,12 @@ class RelayServerProtocol(wire.Wire, WebSocketServerProtocol):  # type: ignore[m
 
     def onOpen(self) -> None:
         """It is a WebSocket from now on, whose other end has proved nothing."""
-        self.http_request_data, self.http_headers, self.http_response_data = b"", {}, ""
         self._begin(self.factory.opened(self))
 
     def admitted(self) -> None:
         """It has logged in."""
         super().admitted()
+        self.factory.reactor.callLater(0, self._shed)  # autobahn may be within its handshake yet
         self.factory.admitted(self)
 
     def _ended(self) -> None:

@@ -7,7 +7,6 @@ keeps the time, and says in one line why a connection ended.
 Source: RFC 6455 §5.5 (pings are answered, unless the other end does not read), §7.1 (closing).
 """
 
-from collections import deque
 from collections.abc import Callable
 from os import urandom
 from typing import Any
@@ -23,6 +22,13 @@ from border0.relay import websocket as ws
 from border0.relay.adapters.sockets import tune
 from border0.relay.adapters.transport import Channel
 from border0.relay.limits import EXPORTER_LABEL, EXPORTER_SIZE, HELLO_MESSAGE, MESSAGE
+
+_HANDSHAKE = (
+    "_transport_details", "_wskey", "http_headers", "http_request_data", "http_request_host",
+    "http_request_params", "http_request_path", "http_request_uri", "http_response_data",
+    "http_status_line", "is_open", "send_queue", "trafficStats", "utf8validator",
+    "websocket_extensions", "websocket_extensions_in_use", "websocket_key", "websocket_protocols",
+)  # fmt: skip
 
 COMPILED_FROM = 512  # bytes from which the compiled mask is faster than a call of it costs
 PINGS = 8  # answered between two turns of the reactor
@@ -101,7 +107,7 @@ class Wire:
     def _begin(self, channel: Channel) -> None:
         """The handshake is done; `channel` hears what comes."""
         self._reader = ws.FrameReader(not self.masks, self._limit, unmask)
-        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._waiting: list[tuple[int, bytes]] = []
         self.channel = channel
         # twisted.web's channel, if this came from there, produced for this transport until now.
         self.transport.unregisterProducer()
@@ -113,25 +119,36 @@ class Wire:
         if self._reader is not None:
             self._reader.limit = MESSAGE
 
+    def _shed(self) -> None:
+        """Let go of what autobahn needed for the handshake, and of what only its own frames need.
+
+        An idle connection is to cost little: most clients of a relay are idle.
+        """
+        for name in _HANDSHAKE:
+            self.__dict__.pop(name, None)
+
     def _take(self, data: bytes) -> None:
         reader = self._reader
         assert reader is not None
         if self.why:
             self._only_the_close(reader, data)
             return
-        self._waiting += reader.receive(data)
-        self._give()
+        found = reader.receive(data)
+        self._waiting = self._waiting + found if self._waiting else found
+        if not self._going:
+            self._give()
 
     def _give(self) -> None:
         """Hand on what is there, until somebody pauses or ends it."""
-        if self._going:
-            return
-        self._going, waiting = True, self._waiting
+        waiting, at = self._waiting, 0
+        self._going, self._waiting = True, []
         try:
-            while waiting and not self._held and not self.why and self.channel is not None:
-                kind, payload = waiting.popleft()
+            while at < len(waiting) and not self._held and not self.why:
+                kind, payload = waiting[at]
+                at += 1
                 if kind == ws.BINARY:
-                    self.channel.received(payload)
+                    if self.channel is not None:
+                        self.channel.received(payload)
                 elif kind == ws.PING:
                     self._answer(payload)
                 elif kind == ws.CLOSE:
@@ -139,6 +156,7 @@ class Wire:
                     self._finish(f"closed by the other end ({code} {text!r})", ws.NORMAL, "")
         finally:
             self._going = False
+            self._waiting = waiting = waiting[at:] + self._waiting
         reader = self._reader
         if reader is not None and reader.code and not waiting and not self.why:
             self._finish(reader.error, reader.code, reader.error)
@@ -196,7 +214,7 @@ class Wire:
     def _resumed(self) -> None:
         self._later = None
         self._held = False
-        if not self.why:
+        if not self.why and not self._going:
             self._give()
         if not self._held:
             self.transport.resumeProducing()
