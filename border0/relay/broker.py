@@ -85,6 +85,10 @@ class Broker:
         """How many clients are here."""
         return self.roster.count
 
+    def connections(self) -> list[Connection]:
+        """Everybody who is here, for a status."""
+        return self.roster.everybody()
+
     def rate_of(self, ticket: Ticket) -> float:
         """Bytes a second that a client with this ticket may send."""
         return self.roster.rate(ticket).rate
@@ -172,6 +176,8 @@ class Broker:
                 if run:
                     self._forward(connection, to, run, now)
                     run = []
+                    if not connection.open:
+                        return
                 self._control(connection, kind, flags, message[start:offset], now)
                 if not connection.open:
                     return

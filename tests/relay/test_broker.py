@@ -310,6 +310,14 @@ class BrokerTests(SynchronousTestCase):
         self.stay(1)
         self.closed(self.a, codes.TICKET_EXPIRED)
 
+    def test_a_patient_relay(self) -> None:
+        self.house = House(ticket_grace=3600.0)
+        self.a = self.house.join(1)
+        self.stay(4000)
+        self.assertTrue(self.a.open)
+        self.stay(300)
+        self.closed(self.a, codes.TICKET_EXPIRED)
+
     def test_a_fresh_ticket(self) -> None:
         self.stay(300)
         fresh = signed(self.a.key, issued=UNIX + 299, expires=UNIX + 899, rate="low")
@@ -447,6 +455,33 @@ class BrokerTests(SynchronousTestCase):
         self.assertLessEqual(len(self.b.queue.control), CONTROL_RECORDS)
         self.house.say(self.a, send(self.c))
         self.assertEqual(self.house.got(self.c), recv(self.a))
+
+    def test_a_flood_to_one_delays_nobody_elses_datagrams(self) -> None:
+        """Nine send to one of two destinations what its link takes; one floods the other."""
+        house = House()
+        slow, calm, flood, *nine = (house.join(number) for number in range(1, 13))
+        house.broker.writable(slow, False)
+        big = b"\4\0\0\0" + bytes(1_396)
+        late: list[float] = []
+        for step in range(1000):
+            house.now += 0.01
+            if flood.reading:
+                house.say(flood, *[send(slow, big)] * 40)
+            for one in nine:
+                house.say(one, send(calm, big), send(slow, big))
+            late.append(calm.queue.delay(house.now))
+            if step % 2:  # the slow link takes 20 datagrams, the nine send 18, the flood 80
+                house.broker.writable(slow, True)
+                for _ in range(20):
+                    records = slow.queue.take(1, house.now)
+                    house.sent.setdefault(slow, []).extend(records)
+                house.broker.writable(slow, False)
+            house.broker.expire(house.now)
+        self.assertEqual(max(late), 0.0)
+        got = frames.parse(house.got(slow), 10**9)
+        for one in nine:
+            share = sum(body[:32] == one.key for _, _, body in got) / 1000
+            self.assertGreater(share, 0.8)
 
     def test_events_are_bounded(self) -> None:
         for counter in range(3000):

@@ -110,6 +110,13 @@ class ClientTests(SynchronousTestCase):
         self.assertGreaterEqual(due, 100 + PING_EVERY * 0.8)
         self.assertLessEqual(due, 100 + PING_EVERY * 1.2)
 
+    def test_asks_more_often_of_a_relay_that_is_impatient(self) -> None:
+        client = Client(random_bytes=chance(5), now=100.0, silence=15.0)
+        client.expire(100.0)
+        [(_, _, token)] = frames.parse(client.take_message(100.0) or b"")
+        client.receive(frames.pong_record(token, 0, 0), 100.1)
+        self.assertLessEqual(client.next_deadline() or 0, 106.0)
+
     def test_asks_when_what_was_sent_brings_nothing(self) -> None:
         self.client.receive(frames.pong_record(self.token, 0, 0), 100.1)
         self.client.send(A, [DATA], 101.0)
