@@ -11,6 +11,7 @@ from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
@@ -19,7 +20,7 @@ from border0.relay.adapters import sockets, wire
 from border0.relay.adapters.client import DialError, RelayClientProtocol
 from border0.relay.limits import HELLO_MESSAGE, MESSAGE, SUBPROTOCOL
 from border0.trust import server_context
-from tests.control.push.stage import Waiter
+from tests.control.push.stage import Waiter, reactor
 from tests.relay.wirestage import Ear, Echo, WireStage, raw
 from tests.support.counterparts import requires
 
@@ -356,6 +357,35 @@ class Crowds(WireCase):
             one.transport.abortConnection()
         await self.waiter.until(lambda: len(factory.waiting) == 0)
         await self.waiter.until(lambda: factory._pause is None)
+
+
+class Floods(WireCase):
+    kind = Ear
+    options = {"max_waiting": 50, "accepts": 1e6, "burst": 1e6}
+
+    async def test_who_is_honest_gets_in_while_others_only_connect(self) -> None:
+        """Thousands that never log in, and one from another address that does."""
+        factory, crowd = self.stage.factory, []
+        honest: list[Ear] = []
+        most = 0
+        for number in range(2000):
+            crowd.append(await raw(self.stage.plain_number, b"GET /relay" * (number % 2)))
+            most = max(most, len(factory._all))
+            if number == 1000:
+                way = TCP4ClientEndpoint(
+                    reactor, "127.0.0.1", self.stage.number, 15, ("127.0.0.2", 0)
+                )
+                dialling = Deferred.fromCoroutine(self.dial(addresses=way))
+                dialling.addCallback(honest.append)
+        await self.waiter.until(lambda: honest)
+        self.assertEqual(self.stage.ears[0].transport.address, "127.0.0.2")
+        self.stage.ears[0].transport.admitted()
+        for one in crowd:
+            one.transport.abortConnection()
+        await self.waiter.until(lambda: len(factory._all) == 1)
+        self.assertLessEqual(len(factory.waiting), 50)
+        self.assertLess(most, 200)
+        self.assertGreater(factory.notices.counts["gave way to others before its login"], 1900)
 
 
 class Proxied(Requests, WireCase):
