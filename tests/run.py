@@ -2,10 +2,12 @@
 
 Usage: python -m tests.run [--split] [--times FILE] [trial arguments]
 
---split runs two trials side by side: `LIVE` (real programs, networks and clocks), whose output is
-shown as it comes, and the rest, at a lower priority, whose output is shown when it ends. Each has
-a temporary directory of its own; what trial reports about failures comes last, of both. Trial's
-options must be one word each then (--random=7). A line each minute says what runs.
+--split runs three trials side by side: "live" (real programs and clocks), whose output is shown as
+it comes, "network" (those in networks of their own), and "other", the rest, at a lower priority.
+The output of the last two is shown when they end. Each has a temporary directory of its own; what
+trial reports about failures comes last, of all. Trial's options must be one word each then
+(--random=7). A line each minute says what runs. A few tests that failed run once more, with nothing
+beside them: what they say then counts, and their names are told.
 --times writes seconds, CPU seconds, outcome and name of every test, and prints the slowest ones.
 
 Exit status is trial's. A run that ends without trial's summary counts as one failed test.
@@ -27,12 +29,17 @@ from pathlib import Path
 from tests.recordedtrial import BEGUN, MARK
 
 LIVE = ("integration", "lab")
+# Live tests that spend their time in namespaces, so that the two groups take equally long.
+NETWORK = re.compile(
+    r"tests[./](lab|integration[./]test_(paths|node|net|names|portmap|resolved|control))"
+)
 FAILED = ("failures", "errors", "unexpectedSuccesses")
 COUNT = re.compile(r"(\w+)=(\d+)")
 SUMMARY = re.compile(r"^(PASSED|FAILED)\b(?: \((.*)\))?\s*$")
 HEARTBEAT = 60.0
 SLOWEST = 40
 LAST_LINES = 60
+AGAIN = 8  # so many failed tests at most are run again
 Row = tuple[float, float, str, str]  # seconds, CPU seconds, outcome, name
 
 
@@ -48,32 +55,45 @@ def totals(lines: list[str]) -> tuple[int, int, int]:
 
 
 def members(package: str) -> list[str]:
-    """The modules and packages with tests that a package consists of, sorted; none: no package."""
-    if "/" in package or "." in package:
+    """The modules and packages with tests that a package consists of, sorted; none: no package.
+
+    Of a package of live tests its modules.
+    """
+    if "/" in package or package.count(".") > 1:
         return []
-    spec = importlib.util.find_spec(package)
+    if "." in package and package.split(".")[1] not in LIVE:
+        return []
+    try:
+        spec = importlib.util.find_spec(package)
+    except ModuleNotFoundError:
+        return []
     folders = spec.submodule_search_locations if spec else None
     found = set()
     for folder in map(Path, folders or ()):
         found |= {f"{package}.{path.stem}" for path in folder.glob("test_*.py")}
-        found |= {
-            f"{package}.{path.parent.name}"
-            for path in folder.glob("*/__init__.py")
-            if any(path.parent.rglob("test_*.py"))
-        }
+        for path in folder.glob("*/__init__.py"):
+            if any(path.parent.rglob("test_*.py")):
+                inner = f"{package}.{path.parent.name}"
+                found |= set(members(inner)) or {inner}
     return sorted(found)
 
 
-def halves(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Trial's arguments for the live tests and for the rest; an empty list has nothing to run."""
+def group_of(part: str) -> str:
+    """Whose trial a module, a package or a path belongs to: live, network or other."""
+    words = re.split(r"[./]", part.removeprefix("./"))
+    if not set(words[1:2]) & set(LIVE):
+        return "other"
+    return "network" if NETWORK.match("tests." + ".".join(words[1:])) else "live"
+
+
+def groups(arguments: list[str]) -> dict[str, list[str]]:
+    """Trial's arguments for each group that has something to run."""
     options = [word for word in arguments if word.startswith("-")]
-    live: list[str] = []
-    rest: list[str] = []
+    found: dict[str, list[str]] = {}
     for name in (word for word in arguments if not word.startswith("-")):
         for part in members(name) or [name]:
-            words = re.split(r"[./]", part.removeprefix("./"))
-            (live if set(words[1:2]) & set(LIVE) else rest).append(part)
-    return (options + live if live else []), (options + rest if rest else [])
+            found.setdefault(group_of(part), []).append(part)
+    return {name: options + found[name] for name in ("live", "network", "other") if name in found}
 
 
 class Trial:
@@ -123,9 +143,18 @@ class Trial:
         return True
 
     def counts(self) -> tuple[int, int, int]:
-        """(passed, failed, skipped); a run that failed has at least one failed test."""
-        passed, failed, skipped = totals([*self.lines[-200:], *self.report])
-        return passed, max(failed, 1 if self.process.returncode else 0), skipped
+        """(passed, failed, skipped); a run that failed has at least one failed test.
+
+        Without a summary the tests that ended count, and one that failed more.
+        """
+        lines = [*self.lines[-200:], *self.report]
+        if any(map(SUMMARY.match, lines)):
+            passed, failed, skipped = totals(lines)
+            return passed, max(failed, 1 if self.process.returncode else 0), skipped
+        outcomes = [row[2] for row in self.tests()]
+        skipped = outcomes.count("skipped")
+        passed = outcomes.count("passed") + outcomes.count("expected")
+        return passed, len(outcomes) - passed - skipped + 1, skipped
 
     def ending(self) -> str:
         """What to show last: the report, or how it ended without one."""
@@ -201,23 +230,52 @@ def follow(trials: list[Trial]) -> None:
             say(f"\n[{(now - began) / 60:.0f} min] {states}\n")
 
 
+class Stopped(Exception):
+    """A signal ends this run; `status` is what a shell would say."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number
+
+
 def _stop(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    signal.signal(number, signal.SIG_IGN)  # once is enough: it ends, and says how far it came
+    raise Stopped(number)
+
+
+def alone(trials: list[Trial], folder: Path) -> Trial | None:
+    """Failed tests once more, with nothing beside them; None: there are none, or too many."""
+    names = [row[3] for trial in trials for row in trial.tests() if row[2] in ("failed", "error")]
+    if not 0 < len(names) <= AGAIN or not all(trial.report for trial in trials):
+        return None
+    say("\n--- failed beside others, now alone ---\n" + "".join(f"{name}\n" for name in names))
+    second = Trial(
+        "failed tests", ["--temp-directory=_trial_temp-alone", *names], folder, shown=True
+    )
+    trials.append(second)
+    follow([second])
+    return second
 
 
 def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) -> int:
-    """Run one or two trials; the exit status."""
-    live, rest = halves(arguments) if split else (arguments, [])
+    """Run one trial or one for each group; the exit status."""
+    parts = groups(arguments) if split else {}
+    status = 0
     trials: list[Trial] = []
+    second: Trial | None = None
     try:
-        if live and rest:
-            apart = "--temp-directory=_trial_temp-"
-            trials.append(Trial("live tests", [apart + "live", *live], folder, shown=True))
-            other = [apart + "other", *rest]
-            trials.append(Trial("other tests", other, folder, shown=False, nice=True))
+        if len(parts) > 1:
+            for number, (name, words) in enumerate(parts.items()):
+                words = [f"--temp-directory=_trial_temp-{name}", *words]
+                nice = name == "other"
+                trials.append(Trial(f"{name} tests", words, folder, shown=not number, nice=nice))
         else:
-            trials.append(Trial("tests", live or rest or arguments, folder, shown=True))
+            trials.append(Trial("tests", [*parts.values(), arguments][0], folder, shown=True))
         follow(trials)
+        if len(parts) > 1:
+            second = alone(trials, folder)
+    except Stopped as stopped:
+        status = stopped.status
     finally:
         for trial in trials:
             if trial.process.poll() is None:
@@ -238,9 +296,13 @@ def run(arguments: list[str], *, split: bool, times: Path | None, folder: Path) 
         say(trial.ending())
     counts = [trial.counts() for trial in trials]
     passed, failed, skipped = (sum(column) for column in zip(*counts, strict=True))
+    decisive = trials if second is None else [second]
+    if second is not None:
+        failed = second.counts()[1]
+        say(f"{len(second.tests()) - failed} tests failed beside others and passed alone\n")
     say(f"{passed} passed, {failed} failed, {skipped} skipped\n")
-    statuses = [trial.process.returncode for trial in trials if trial.process.returncode]
-    return statuses[0] if statuses else (1 if failed else 0)
+    statuses = [status, *(trial.process.returncode for trial in decisive), 1 if failed else 0]
+    return next(filter(None, statuses), 0)
 
 
 def main(arguments: list[str]) -> int:

@@ -43,6 +43,17 @@ class Broken(SynchronousTestCase):
         self.fail("known")
     test_that_is_expected.todo = "later"
 """
+MOODY = """
+from pathlib import Path
+from twisted.trial.unittest import SynchronousTestCase
+
+class Moody(SynchronousTestCase):
+    def test_a(self):
+        seen = Path(__file__).with_suffix(".seen")
+        if not seen.exists():
+            seen.touch()
+            self.fail("the mood of {name}")
+"""
 DYING = """
 import os, signal
 from twisted.trial.unittest import SynchronousTestCase
@@ -86,35 +97,42 @@ class Totals(SynchronousTestCase):
         self.assertEqual(run.totals(["PASSED by the wayside", "x"]), (0, 1, 0))
 
 
-class Halves(SynchronousTestCase):
-    def test_everything_is_in_one_half(self) -> None:
-        live, rest = run.halves(["tests"])
-        self.assertEqual(live, ["tests.integration", "tests.lab"])
-        folders = {
+class Groups(SynchronousTestCase):
+    def test_everything_is_in_one_group(self) -> None:
+        found = run.groups(["tests"])
+        self.assertEqual(list(found), ["live", "network", "other"])
+        every = {
             f"tests.{path.relative_to(ROOT / 'tests').parts[0].removesuffix('.py')}"
             for path in (ROOT / "tests").rglob("test_*.py")
+        } - {"tests.integration", "tests.lab"}
+        every |= {
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for folder in ("integration", "lab")
+            for path in (ROOT / "tests" / folder).glob("test_*.py")
         }
-        self.assertEqual(sorted([*live, *rest]), sorted(folders))
-        self.assertIn("tests.test_run", rest)
+        self.assertEqual(sorted(part for parts in found.values() for part in parts), sorted(every))
+        self.assertIn("tests.test_run", found["other"])
+        self.assertIn("tests.integration.test_ssh", found["live"])
+        self.assertIn("tests.integration.test_node_tun", found["network"])
 
-    def test_names_find_their_half(self) -> None:
+    def test_names_find_their_group(self) -> None:
         given = ["--random=3", "tests.lab.test_stun", "tests/integration/test_ssh.py",
                  "tests.netstack", "./tests/lab/test_natbox.py", "tests.test_docs"]  # fmt: skip
-        live, rest = run.halves(given)
         self.assertEqual(
-            live,
-            ["--random=3", "tests.lab.test_stun", "tests/integration/test_ssh.py",
-             "./tests/lab/test_natbox.py"],
-        )  # fmt: skip
-        self.assertEqual(rest, ["--random=3", "tests.netstack", "tests.test_docs"])
+            run.groups(given),
+            {
+                "live": ["--random=3", "tests/integration/test_ssh.py"],
+                "network": ["--random=3", "tests.lab.test_stun", "./tests/lab/test_natbox.py"],
+                "other": ["--random=3", "tests.netstack", "tests.test_docs"],
+            },
+        )
 
-    def test_a_half_with_nothing_to_run_is_empty(self) -> None:
-        self.assertEqual(run.halves(["-x", "tests.netstack"]), ([], ["-x", "tests.netstack"]))
-        self.assertEqual(run.halves(["-x", "tests.lab"]), (["-x", "tests.lab"], []))
-        self.assertEqual(run.halves([]), ([], []))
+    def test_a_group_with_nothing_to_run_is_none(self) -> None:
+        self.assertEqual(run.groups(["-x", "tests.netstack"]), {"other": ["-x", "tests.netstack"]})
+        self.assertEqual(run.groups([]), {})
 
     def test_a_name_that_is_none_is_left_to_trial(self) -> None:
-        self.assertEqual(run.halves(["testz"]), ([], ["testz"]))
+        self.assertEqual(run.groups(["testz"]), {"other": ["testz"]})
 
 
 class Table(SynchronousTestCase):
@@ -165,10 +183,12 @@ class Runs(SynchronousTestCase):
     def closing(self, text: str) -> list[str]:
         return [line for line in text.splitlines() if line.endswith(" skipped")]
 
+    # Texts of failures are single lines: closing lines within would be added up by .ci/run.
+
     def ordered(self, text: str, *parts: str) -> None:
         places = [text.find(part) for part in parts]
-        self.assertNotIn(-1, places, text)
-        self.assertEqual(places, sorted(places), text)
+        self.assertNotIn(-1, places, repr(text))
+        self.assertEqual(places, sorted(places), repr(text))
 
     def test_one_trial(self) -> None:
         self.write("unit/test_a.py", FINE)
@@ -195,7 +215,7 @@ class Runs(SynchronousTestCase):
         status, text = self.run_it("--split", "--times", "times.tsv", "sample")
         self.assertEqual((status, self.closing(text)), (0, ["8 passed, 0 failed, 4 skipped"]))
         for name in ("integration", "lab", "unit", "sample"):
-            self.assertEqual(text.count(f"loud words of {name}"), 1, text)
+            self.assertEqual(text.count(f"loud words of {name}"), 1, repr(text))
         self.ordered(text, "--- other tests: ended after", "The 12 slowest tests", "Seconds, CPU",
                      "PASSED (skips=2, successes=4)", "8 passed")  # fmt: skip
         rows = [line.split("\t") for line in (self.folder / "times.tsv").read_text().splitlines()]
@@ -203,45 +223,63 @@ class Runs(SynchronousTestCase):
         self.assertEqual(sorted(row[2] for row in rows), ["passed"] * 8 + ["skipped"] * 4)
         self.assertIn("sample.lab.test_lab.Fine.test_one", [row[3] for row in rows])
         self.assertTrue(all(0 <= float(word) < 100 for row in rows for word in row[:2]))
-        for name in ("live", "other"):
+        for name in ("live", "network", "other"):
             self.assertTrue((self.folder / f"_trial_temp-{name}" / "test.log").exists())
 
     def test_failures_of_both_come_last(self) -> None:
-        self.write("lab/test_a.py", BROKEN)
+        self.write("integration/test_a.py", BROKEN)
         self.write("unit/test_b.py", BROKEN)
         status, text = self.run_it("--split", "--times=t", "sample")
         self.assertEqual((status, self.closing(text)), (1, ["2 passed, 2 failed, 0 skipped"]))
-        self.ordered(text, "[FAIL]", "Seconds, CPU", "the reason of lab",
+        self.ordered(text, "[FAIL]", "Seconds, CPU", "the reason of integration",
                      "the reason of unit", "2 passed")  # fmt: skip
         outcomes = {line.split("\t")[2] for line in (self.folder / "t").read_text().splitlines()}
         self.assertEqual(outcomes, {"failed", "expected"})
 
+    def test_what_failed_beside_others_runs_once_more_alone(self) -> None:
+        self.write("integration/test_a.py", FINE)
+        self.write("unit/test_b.py", MOODY)
+        status, text = self.run_it("--split", "sample")
+        self.assertEqual((status, self.closing(text)), (0, ["3 passed, 0 failed, 1 skipped"]))
+        self.ordered(text, "--- failed beside others, now alone ---",
+                     "sample.unit.test_b.Moody.test_a", "the mood of unit",
+                     "1 tests failed beside others and passed alone")  # fmt: skip
+
+    def test_many_failures_are_not_moods(self) -> None:
+        self.write("integration/test_a.py", FINE)
+        for number in range(run.AGAIN + 1):
+            self.write(f"unit/test_{number}.py", MOODY)
+        status, text = self.run_it("--split", "sample")
+        self.assertEqual(status, 1)
+        self.assertNotIn("now alone", text)
+
     def test_a_failure_of_one_half(self) -> None:
-        for half, other in (("lab", "unit"), ("unit", "lab")):
+        for half, other in (("integration", "unit"), ("unit", "integration")):
             self.write(f"{half}/test_a.py", BROKEN)
             self.write(f"{other}/test_a.py", FINE)
             status, text = self.run_it("--split", "sample")
             self.assertEqual((status, self.closing(text)), (1, ["3 passed, 1 failed, 1 skipped"]))
 
     def test_a_half_that_dies_counts_as_failed(self) -> None:
-        for half, other in (("lab", "unit"), ("unit", "lab")):
+        for half, other in (("integration", "unit"), ("unit", "integration")):
             self.write(f"{half}/test_a.py", DYING)
             self.write(f"{other}/test_a.py", FINE)
             status, text = self.run_it("--split", "--times=t", "sample")
             self.assertNotEqual(status, 0)
-            self.assertEqual(self.closing(text), ["2 passed, 1 failed, 1 skipped"], text)
-            name = "live" if half == "lab" else "other"
+            self.assertEqual(self.closing(text), ["3 passed, 1 failed, 1 skipped"], repr(text))
+            name = "live" if half == "integration" else "other"
             self.assertIn(f"{name} tests ended with status -9, no report", text)
-            self.ordered(text, f"last words of {half}", "no report", "2 passed")
+            self.ordered(text, f"last words of {half}", "no report", "3 passed")
             self.assertIn(f"sample.{half}.test_a.Dying.test_a", (self.folder / "t").read_text())
 
     def test_ended_from_outside_it_ends_both(self) -> None:
-        for half in ("lab", "unit"):
+        for half in ("integration", "unit"):
             self.write(f"{half}/test_a.py", WAITING)
-        argv, options = self.command("--split", "sample")
+        self.write("integration/test_0.py", FINE)
+        argv, options = self.command("--split", "--times=t", "sample")
         with subprocess.Popen(argv, **options) as child:
             self.addCleanup(child.kill)
-            files = [self.folder / f"pid-{half}" for half in ("lab", "unit")]
+            files = [self.folder / f"pid-{half}" for half in ("integration", "unit")]
 
             def both() -> bool:
                 return all(path.exists() and path.read_text().endswith(".") for path in files)
@@ -249,7 +287,9 @@ class Runs(SynchronousTestCase):
             children.wait_until(both, 60, "both halves run")
             child.send_signal(signal.SIGTERM)
             text = child.communicate(timeout=60)[0]
-        self.assertNotEqual(child.returncode, 0)
+        self.assertEqual(child.returncode, 128 + signal.SIGTERM)
+        self.assertEqual(self.closing(text), ["2 passed, 2 failed, 1 skipped"], repr(text))
+        self.assertIn("sample.integration.test_0.Fine.test_one", (self.folder / "t").read_text())
         self.assertIn("--- other tests: stopped ---\nsample.unit.test_a\n  Waiting\n", text)
         for path in files:
             self.assertRaises(ProcessLookupError, os.kill, int(path.read_text()[:-1]), 0)
@@ -282,7 +322,7 @@ class Runs(SynchronousTestCase):
         argv, options = self.command("sample")
         shell = ["sh", "-c", "trap '' INT && exec \"$@\"", "sh"]
         done = subprocess.run([*shell, *argv], timeout=100, check=False, **options)
-        self.assertEqual(done.returncode, 0, done.stdout)
+        self.assertEqual(done.returncode, 0, repr(done.stdout))
 
     def test_times_needs_a_file(self) -> None:
         self.assertEqual(self.run_it("--split", "--times")[0], 2)

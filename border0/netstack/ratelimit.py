@@ -17,11 +17,15 @@ class TokenBucket:
 
     def allow(self, now: float) -> bool:
         """Take one token if there is one; `now` in seconds monotonic."""
+        if not self.ready(now):
+            return False
+        self._tokens -= 1.0
+        return True
+
+    def ready(self, now: float) -> bool:
+        """Tell whether there is a token, and leave it."""
         elapsed = now - self._at
         self._at = now
         if elapsed > 0:
             self._tokens = min(self._burst, self._tokens + elapsed * self._rate)
-        if self._tokens < 1.0:
-            return False
-        self._tokens -= 1.0
-        return True
+        return self._tokens >= 1.0

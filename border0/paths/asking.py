@@ -14,12 +14,14 @@ from border0.paths.choosing import Choosing
 from border0.paths.events import Wanted
 from border0.paths.limits import (
     ACTIVE_FOR,
-    CALL_AFTER,
     CALL_AGAIN,
+    CALL_AGAIN_MOST,
+    CALL_WAIT,
     CALLED_FOR,
     DEAD_KEPT,
     DISCOVERED_KEPT,
     FOLLOW_UP,
+    OPENER_WAIT,
     STRANGER_PEER_BURST,
     STRANGER_PEER_RATE,
     STRANGER_RETRY,
@@ -37,6 +39,7 @@ class Asking:
 
     __slots__ = (
         "_call_at",
+        "_call_gap",
         "_called_at",
         "_choosing",
         "_outlet",
@@ -55,6 +58,7 @@ class Asking:
         self.last_data = -NEVER
         self.last_asked = -NEVER
         self._call_at = -NEVER  # when the peer is called, if it is wanted and no way answers
+        self._call_gap = CALL_AGAIN
         self._called_at = -NEVER  # when the peer called us
         self._outlet = outlet
         self._sender = sender
@@ -73,25 +77,44 @@ class Asking:
 
     # Calls
 
+    def reset(self) -> None:
+        """The peer runs anew: it has heard no call."""
+        self._call_at = -NEVER
+        self._call_gap = CALL_AGAIN
+
     def called(self, now: float) -> None:
-        """The peer looks for us, or runs anew: ways are tried although nothing flows."""
+        """The peer looks for us: ways are tried although nothing flows."""
         self._called_at = now
         for path in self._roster.paths.values():
+            path.retries = 0
             path.hurried = True
+            if path.state is UNTRIED:
+                path.punch.again(now)
+
+    def moved(self, now: float) -> bool:
+        """Our own candidates are others; whether the peer must be called for it: openers go out."""
+        if not self._calls(self.mode(now)):
+            return False
+        for path in self._roster.paths.values():
+            if path.state is UNTRIED:
+                path.punch.again(now, CALL_WAIT)
+        return True
+
+    def _alone(self) -> bool:
+        return all(path.state is not VALID for path in self._roster.paths.values())
 
     def _calls(self, mode: int) -> bool:
-        return mode == ACTIVE and all(
-            path.state is not VALID for path in self._roster.paths.values()
-        )
+        return mode == ACTIVE and self._alone()
 
     def _call(self, now: float) -> None:
-        self._call_at = now + CALL_AGAIN
+        self._call_at = now + self._call_gap
+        self._call_gap = min(2 * self._call_gap, CALL_AGAIN_MOST)
         self._outlet.events.append(Wanted(self._roster.public_key))
         for path in self._roster.paths.values():
             path.retries = 0
             path.hurried = True
             if path.state is UNTRIED and not path.punch.fresh:
-                path.punch.again(now)
+                path.punch.once(now, CALL_WAIT)
 
     # Data
 
@@ -102,11 +125,12 @@ class Asking:
             return False
         before = self.mode(now)
         self.last_data = now
-        self._call_at = max(self._call_at, now + CALL_AFTER)
-        if before == COLD:
+        self._call_gap = CALL_AGAIN
+        alone = self._alone()
+        if alone or before == COLD:
             for path in self._roster.paths.values():
                 if path.state is UNTRIED:
-                    path.punch.again(now)
+                    path.punch.again(now, CALL_WAIT if alone else OPENER_WAIT)
                 path.hurried = True
         return True
 
@@ -189,7 +213,10 @@ class Asking:
         address = path.address
         if address is None:
             return True
-        return self._strangers.allow(now) and self._outlet.strangers.allow(address, now)
+        first = not path.sequence
+        own, whole = self._strangers, self._outlet.strangers
+        # What is refused in the end takes from none.
+        return own.ready(now) and whole.allow(address, first, now) and own.allow(now)
 
     def _keep(self, path: Path, mode: int, now: float) -> None:
         if now >= self._ping_at(path, mode, now):

@@ -17,6 +17,7 @@ NEWS_RATE, NEWS_BURST = 0.5, 6.0  # CANDIDATES of one peer that we act on
 
 # What the process sends to addresses that have not answered yet.
 STRANGER_RATE, STRANGER_BURST = 50.0, 100.0
+STRANGER_FIRST = 0.2  # the share of it that only a place's first packet may take
 STRANGER_HOST_RATE, STRANGER_HOST_BURST = 10.0, 50.0  # of that to one host, or one /64
 STRANGER_HOSTS = 1024
 STRANGER_PEER_RATE, STRANGER_PEER_BURST = 5.0, 60.0  # and that one peer's lists may cause
@@ -91,8 +92,8 @@ INNER_IPV6 = 1280
 # Hole punching.
 OPENER_HOPS = 2
 OPENER_WAIT = 0.3
-CALL_AFTER = 0.3  # no way answers a peer that is wanted: it is called
-CALL_AGAIN = 10.0
+CALL_AGAIN, CALL_AGAIN_MOST = 10.0, 60.0  # while a peer is wanted and no way answers; doubling
+CALL_WAIT = 0.5  # after the caller's opener: the peer's shall be out by then
 CALLED_FOR = 30.0
 PUNCH_AT = (0.0, 0.05, 0.1, 0.2, 0.4, 0.8)
 PUNCH_RESTS = (2.0, 4.0, 8.0, 16.0, 35.0, 60.0)  # 35: longer than Linux keeps a wrong mapping

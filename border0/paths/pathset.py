@@ -27,6 +27,8 @@ Endpoint = Hashable
 
 # How many candidates a first handshake goes to.
 HANDSHAKE_COPIES = 8
+INITIATION = 1  # WireGuard's message type
+INITIATION_WAITS = 5.0  # seconds; WireGuard makes another one then (REKEY_TIMEOUT)
 
 
 class PathSet:
@@ -49,6 +51,8 @@ class PathSet:
         self.public_key = public_key
         self.path_key = path_key
         self.scheduled = NEVER  # the earliest deadline that the prober has noted for us
+        self._outlet = outlet
+        self._waiting: tuple[bytes, float] | None = None  # an initiation, and since when
         self._sender = sender = Sender(outlet, channel)
         self._roster = roster = Roster(public_key, outlet, require_inner)
         self._choosing = choosing = Choosing(public_key, outlet, roster)
@@ -138,16 +142,25 @@ class PathSet:
             return self.fallback
         return next(iter(self.paths), None)
 
-    def handshake_destinations(self) -> list[Endpoint]:
-        """Return where handshakes go: everywhere (8 at most) while no way is known.
+    def handshake(self, message: bytes, now: float) -> list[Endpoint]:
+        """Return where a handshake message goes: to 8 places at most while no way is known.
 
+        Not before the opener there has had its time: our message would come first, and spoil what
+        the peer's gateway does next. An initiation goes along the first way that answers as well.
         Then the way in use, where the peer was heard last (it may have moved, and waits for an
         answer), and the best other way.
         """
         fallback = self.fallback
         current = self.current
         if current is None or not current.usable:
-            places = dict.fromkeys(self.paths if fallback is None else [fallback, *self.paths])
+            if message[0] == INITIATION:
+                self._waiting = message, now
+            ready = [
+                endpoint
+                for endpoint, path in self.paths.items()
+                if path.state is not UNTRIED or path.punch.opened(now)
+            ]
+            places = dict.fromkeys(ready if fallback is None else [fallback, *ready])
             return list(places)[:HANDSHAKE_COPIES]
         others = [path for path in self.paths.values() if path.usable and path is not current]
         best = max(others, key=lambda path: path.points, default=None)
@@ -169,10 +182,16 @@ class PathSet:
         own: bool = False,
         wait: float = OPENER_WAIT,
     ) -> None:
-        """Take a list of where the peer may be; see `Roster.offer`. A newer one is a call."""
-        if not own and 0 < self._roster.generation < generation:
-            self._asking.called(now)
+        """Take a list of where the peer may be; see `Roster.offer`."""
         self._roster.offer(generation, offered, now, own, wait)
+
+    def called(self, now: float) -> None:
+        """The peer looks for us, and has sent its openers."""
+        self._asking.called(now)
+
+    def moved(self, now: float) -> bool:
+        """Our own candidates are others; see `Asking.moved`."""
+        return self._asking.moved(now)
 
     def add_relay(self, endpoint: Endpoint, method: str, bias: float, now: float) -> Path:
         """Add a way that is no address; the endpoint's datagrams are the caller's to carry."""
@@ -202,6 +221,16 @@ class PathSet:
     def receive(self, body: Body, source: Endpoint, size: int, now: float) -> None:
         """Act on an authenticated, fresh probe of `size` bytes."""
         self._hearing.receive(body, source, size, now)
+        if self._waiting is not None:
+            self._send_waiting(now)
+
+    def _send_waiting(self, now: float) -> None:
+        current, waiting = self.current, self._waiting
+        if waiting is None or current is None or not current.usable:
+            return
+        self._waiting = None
+        if now - waiting[1] < INITIATION_WAITS:
+            self._outlet.datagrams.append((current.endpoint, waiting[0], 0))
 
     def heard(self, source: Endpoint, packets: int, active: bool, now: float) -> bool:
         """Count authenticated WireGuard messages; see `Hearing.heard`."""
@@ -250,7 +279,7 @@ class PathSet:
         self._roster.generation = 0
         self._choosing.reset()
         self._hearing.reset()
-        self._asking.called(now)
+        self._asking.reset()
 
     def send_failed(self, endpoint: Endpoint, certain: bool, now: float) -> None:
         """A send to `endpoint` failed. One that did not answer anyway is not asked more often."""

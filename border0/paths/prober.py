@@ -152,6 +152,13 @@ class Prober:
             peer.offer(generation, candidates, now, own=own)
             self._note(peer, now)
 
+    def called(self, public_key: bytes, now: float) -> None:
+        """A peer told by other means that it looks for us: its gateway is open to us."""
+        peer = self.peers.get(public_key)
+        if peer is not None:
+            peer.called(now)
+            self._note(peer, now)
+
     def want(self, public_key: bytes, now: float) -> None:
         """Look for ways to a peer, as if data waited."""
         peer = self.peers.get(public_key)
@@ -176,10 +183,14 @@ class Prober:
         outlet.generation += 1
         return True
 
-    def call(self) -> int:
-        """Let our candidates count as news, although they are the same; their generation."""
-        self._outlet.generation += 1
-        return self._outlet.generation
+    def moved(self, now: float) -> bool:
+        """Our candidates are others: whether some peer is wanted and must be called for it."""
+        calling = False
+        for peer in self.peers.values():
+            if peer.moved(now):
+                calling = True
+                self._note(peer, now)
+        return calling
 
     def network_changed(self, now: float, ceiling: int | None = None) -> None:
         """Addresses or routes have changed: every way is asked again at once."""
@@ -255,9 +266,10 @@ class Prober:
                 routed.append(burst)
                 continue
             if buffers[0][0] != _DATA:
-                routed += [(place, size, buffers) for place in peer.handshake_destinations()]
                 if peer.use(now):
                     self._note(peer, now)
+                places = peer.handshake(bytes(buffers[0]), now)
+                routed += [(place, size, buffers) for place in places]
                 continue
             place = peer.destination()
             if place is None:

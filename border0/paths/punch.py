@@ -30,6 +30,13 @@ class Punch:
         self._wait = wait
         self._begin(now)
 
+    def once(self, now: float, wait: float) -> None:
+        """Do now what would come next: an opener, and after the wait a single probe."""
+        self._rest = max(self._rest, 1)
+        self._probes = (0.0,)
+        self._wait = wait
+        self._begin(now)
+
     def _begin(self, now: float) -> None:
         self._place = -1 if self._opener else 0
         self._at = now
@@ -38,6 +45,12 @@ class Punch:
     def fresh(self) -> bool:
         """Whether the first burst is not over yet."""
         return self._rest == 0
+
+    def opened(self, now: float) -> bool:
+        """Say whether the wait after the first opener is over; true where none is needed."""
+        if not self._opener or self._rest or self._place > 0:
+            return True
+        return self._place == 0 and now >= self._at
 
     def next_deadline(self) -> float:
         """Return when `take` has something."""

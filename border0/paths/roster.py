@@ -10,7 +10,7 @@ from collections.abc import Hashable, Sequence
 
 from border0.netstack.ratelimit import TokenBucket
 from border0.paths.address import Address
-from border0.paths.candidates import DISCOVERED, STATIC, Candidate, is_local, sift
+from border0.paths.candidates import DISCOVERED, REFLEXIVE, STATIC, Candidate, is_local, sift
 from border0.paths.limits import DISCOVERED as MOST_DISCOVERED
 from border0.paths.limits import DISCOVERY_BURST, DISCOVERY_RATE, PATHS
 from border0.paths.outlet import Outlet
@@ -22,6 +22,10 @@ Endpoint = Hashable
 
 _IPV4_HEADERS, _IPV6_HEADERS = 28, 48
 _NUMBERS = 65_535
+
+# Addresses of a gateway. What comes to the peer's own address, or to a port that its gateway was
+# told to pass on, is nothing that the gateway takes for its own.
+BEHIND = frozenset((DISCOVERED, REFLEXIVE))
 
 
 class Roster:
@@ -125,7 +129,7 @@ class Roster:
             ipv4 = len(address[0]) == 4
             headers = _IPV4_HEADERS if ipv4 else _IPV6_HEADERS
             method = "udp4" if ipv4 else "udp6"
-            opener = bool(self._outlet.opener_hops) and not is_local(address)
+            opener = kind in BEHIND and bool(self._outlet.opener_hops) and not is_local(address)
         path = Path(
             endpoint,
             address,

@@ -35,6 +35,7 @@ from border0.processes.health import Metric, health_service
 from border0.processes.localsocket import LocalSocket
 from border0.processes.memory import settle
 from border0.processes.nodeoptions import Options
+from border0.processes.steady import steady
 
 if TYPE_CHECKING:
     from border0.node.splitdns import Resolver
@@ -335,6 +336,7 @@ def makeService(options: Options) -> Service:
     from twisted.internet import reactor
 
     anyway: Any = reactor
+    steady(anyway)
     observer = logs.observer(options["log-format"], options["log-level"])
     claim = None
     try:

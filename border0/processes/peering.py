@@ -41,6 +41,7 @@ from border0.wireguard.peer import Peer
 LOOK_SECONDS = 5.0  # how often our own addresses are looked at
 REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
 REFUSALS = 1024
+BEGINNING = 10.0  # seconds in which calls of peers that we did not know yet are old news
 CALL_LEAST = 2.0  # seconds between two calls; one reaches every peer
 NAT_NAMES: dict[int, Nat] = {
     NAT_UNKNOWN: "unknown",
@@ -97,7 +98,11 @@ class Peering(Service):
         self._looking: Any = None
         self.watch: NetWatch | None = None  # tells of changes of this machine's network
         self._refusals: dict[Any, float] = {}
-        self._call_at = 0.0  # when the next call may be
+        self._calls = 0  # how often our peers were asked to look for us
+        self._call_at = 0.0  # when that may be again
+        self._began = 0.0
+        # How often each of them asked, by its key.
+        self._called_us: dict[bytes, tuple[str, int]] = {}
         self._flushing = False
         tunnel.peering = self
         tunnel.stack.path_mtu = tunnel.path_mtu
@@ -110,6 +115,7 @@ class Peering(Service):
     def startService(self) -> None:
         """The tunnel's port is bound: find out where we are, and go on doing so."""
         super().startService()
+        self._began = self.reactor.seconds()
         self.outside.start()
         self._own_changed()
         self._tell()
@@ -181,6 +187,14 @@ class Peering(Service):
         if path.generation >= ways.generation:
             ways.nat = NATS[path.nat]
         self.prober.offer(peer.public_key, path.generation, offered(endpoints, path.kinds), now)
+        heard = self._called_us.get(peer.public_key)
+        self._called_us[peer.public_key] = path.key, path.calls
+        if heard is None:  # what we hear when we begin may have been said long ago
+            new = path.calls > 0 and now - self._began > BEGINNING
+        else:
+            new = path.calls > (heard[1] if path.key == heard[0] else 0)
+        if new:
+            self.prober.called(peer.public_key, now)
         self.flush(now)
         return True
 
@@ -188,6 +202,7 @@ class Peering(Service):
         """A peer is gone; again is harmless."""
         if public_key in self.prober.peers:
             self.prober.remove_peer(public_key)
+            self._called_us.pop(public_key, None)
 
     def hold(self, peer: Peer) -> None:
         """Keep a way to this peer open from now on, although no data flows."""
@@ -217,6 +232,8 @@ class Peering(Service):
 
     def _own_changed(self) -> None:
         if self.prober.set_own(self.outside.candidates(), self.outside.nat()) and self.running:
+            if self.prober.moved(self.reactor.seconds()) and not self.keep:
+                self._calls += 1
             self._tell()
 
     def _tell(self) -> None:
@@ -228,6 +245,7 @@ class Peering(Service):
                 generation=max(1, self.prober.generation),
                 nat=NAT_NAMES[self.outside.nat()],
                 kinds=[KIND_NAMES[kind] for kind, _ in candidates],
+                calls=self._calls,
             ),
         )
 
@@ -329,7 +347,7 @@ class Peering(Service):
             self.outside.send(now)
         if not self.keep:
             log.debug("{name}: called, as no path answers", name=peer.name)
-            self.prober.call()
+            self._calls += 1
             self._tell()
 
     def _call(self, public_key: bytes) -> None:

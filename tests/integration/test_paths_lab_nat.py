@@ -136,6 +136,7 @@ class Disturbed(Gateways):
     def test_the_connector_gets_a_new_public_address_in_mid_transfer(self) -> None:
         self.readdressed("A", "port-restricted", "port-restricted")
 
+    @long_only
     def test_the_device_gets_a_new_public_address_in_mid_transfer(self) -> None:
         self.readdressed("B", "address-restricted", "port-restricted")
 

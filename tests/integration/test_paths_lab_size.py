@@ -35,6 +35,7 @@ class SmallWires(SitesCase):
         """The path in use once its size is known."""
         return self.sites.wait_path(lambda path: path["mtu"], SOON, "of known size")
 
+    @long_only
     def test_1280_without_a_word(self) -> None:
         self.small(1280, False)
 

@@ -117,6 +117,7 @@ class GetsBad(Trouble):
     def test_probes_pass_and_data_does_not(self) -> None:
         self.tell("no data", [self.leaves(deny_first=[4])])
 
+    @long_only
     def test_data_of_one_direction_alone_does_not_pass(self) -> None:
         for direction in ("inn", "out"):
             self.at(OPEN)

@@ -146,6 +146,8 @@ class World:
             links = [Link(seed * 100 + 2 * number + k, delay=delay, jitter=jitter) for k in (0, 1)]
             self.ways.append(Way(ends[0], ends[1], links[0], links[1]))
         self.dropped_hops = 0
+        self.filters = False  # who has not sent along a way hears nothing from there
+        self._opened: set[tuple[int, int]] = set()
         self.tap: list[tuple[float, int, Address, bytes, int]] | None = None
 
     def meet(self, hold: bool = False) -> None:
@@ -173,11 +175,14 @@ class World:
     def _carry(self, side: int, to: Address, data: bytes, hops: int) -> None:
         if self.tap is not None:
             self.tap.append((self.now, side, to, data, hops))
+        found = [number for number, way in enumerate(self.ways) if way.ends[1 - side] == to]
+        self._opened.update((side, number) for number in found)
         if hops:
             self.dropped_hops += 1
             return
-        for way in self.ways:
-            if way.ends[1 - side] == to:
+        for number in found:
+            way = self.ways[number]
+            if not self.filters or (1 - side, number) in self._opened:
                 link = way.links[side]
                 headers = 28 if len(to[0]) == 4 else 48
                 if not link.drops(data, headers):

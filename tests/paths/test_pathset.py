@@ -5,12 +5,15 @@ import itertools
 from twisted.trial.unittest import SynchronousTestCase
 
 from border0.paths.candidates import HOST, MAPPED, REFLEXIVE, STATIC, Rules
-from border0.paths.events import InnerMtuChanged, Left, Observed, Slept
+from border0.paths.events import InnerMtuChanged, Left, Observed, Slept, Wanted
+from border0.paths.limits import CALL_AGAIN, CALL_AGAIN_MOST, CALL_WAIT, OPENER_HOPS
 from border0.paths.path import DEAD, UNTRIED, VALID
 from border0.paths.pathset import PathSet
 from border0.paths.pmtu import carries_ipv6
 from border0.paths.roaming import SleepWatch
 from tests.paths.sim import DATA, World, address
+
+HANDSHAKE = b"\x01\0\0\0".ljust(148)
 
 
 def met(*delays: float, rate: float = 20.0, seconds: float = 5.0) -> World:
@@ -45,13 +48,38 @@ class FirstWayTests(SynchronousTestCase):
         world = World(0.01, 0.02, 0.03)
         world.meet()
         left = world.sides[0]
-        handshake = [(left.peer, 148, [b"\x01\0\0\0".ljust(148)])]
-        places = [to for to, _, _ in left.prober.route(handshake, world.now)]
+        handshake = [(left.peer, 148, [HANDSHAKE])]
+        # Not where no opener was: it would take the place of what the peer's gateway does next.
+        self.assertEqual(left.prober.route(handshake, world.now), [])
+        opened = world.now + 0.01
+        left.prober.expire(opened)
+        self.assertEqual(left.prober.route(handshake, opened), [])
+        places = [to for to, _, _ in left.prober.route(handshake, opened + CALL_WAIT)]
         self.assertEqual(set(places), {way.ends[1] for way in world.ways})
         world.flow(20.0)
         world.run(10.0)
         places = [to for to, _, _ in left.prober.route(handshake, world.now)]
         self.assertEqual(places, [world.ways[0].ends[1], world.ways[1].ends[1]])
+
+    def test_a_handshake_that_waits_goes_the_first_way_that_answers(self) -> None:
+        world = World(0.01)
+        world.meet()
+        world.tap = []
+        left = world.sides[0]
+        left.prober.route([(left.peer, 148, [HANDSHAKE])], world.now)
+        world.run(1.0)
+        self.assertEqual([data for _, _, _, data, _ in world.tap].count(HANDSHAKE), 1)
+        world = World(0.01)
+        world.meet()
+        left = world.sides[0]
+        left.prober.route([(left.peer, 148, [HANDSHAKE])], world.now)
+        world.ways[0].links[0].up = False
+        world.run(6.0)
+        world.tap = []
+        world.ways[0].links[0].up = True
+        world.run(30.0)
+        self.assertIsNotNone(left.peer.current)
+        self.assertNotIn(HANDSHAKE, [data for _, _, _, data, _ in world.tap])
 
     def test_an_answer_to_a_handshake_gets_back_to_where_the_peer_is_now(self) -> None:
         world = World(0.01, 0.02, 0.03)
@@ -84,10 +112,10 @@ class FirstWayTests(SynchronousTestCase):
         left, right = world.sides
         for inside in (address("100.64.0.7"), address("224.0.0.1")):
             left.prober.heard(right.public, inside, 1, world.now)
-            self.assertNotIn(inside, left.peer.handshake_destinations())
+            self.assertNotIn(inside, left.peer.handshake(HANDSHAKE, world.now))
         here = address("127.0.0.1")  # nobody else can send from there
         left.prober.heard(right.public, here, 1, world.now)
-        self.assertIn(here, left.peer.handshake_destinations())
+        self.assertIn(here, left.peer.handshake(HANDSHAKE, world.now))
 
     def test_data_without_any_way_goes_where_wireguard_would_send_it(self) -> None:
         world = World()
@@ -126,6 +154,77 @@ class FirstWayTests(SynchronousTestCase):
         burst = (left.peer, 100, [DATA.ljust(100), bytes(100), bytes(60)])
         left.prober.route([burst], world.now)
         self.assertEqual(current.data.total - before, 3)
+
+
+class CallTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.world = World(0.01)
+        self.world.meet()
+        self.left, self.right = self.world.sides
+
+    def calls(self) -> list[float]:
+        """When the left side wanted that the right one hears of it."""
+        return [at for at, event in self.left.events if isinstance(event, Wanted)]
+
+    def offer(self) -> None:
+        own = [(REFLEXIVE, way.ends[0]) for way in self.world.ways]
+        self.right.prober.offer(self.left.public, 2, own, self.world.now)
+        self.right.prober.called(self.left.public, self.world.now)
+
+    def test_who_is_wanted_and_does_not_answer_is_called_ever_less(self) -> None:
+        self.world.ways[0].links[0].up = False
+        began = self.world.now
+        for _ in range(300):
+            self.left.prober.want(self.right.public, self.world.now)
+            self.world.run(1.0)
+        calls = self.calls()
+        self.assertLess(calls[0] - began, 0.1)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(calls)]
+        self.assertGreaterEqual(min(gaps), CALL_AGAIN)
+        self.assertGreaterEqual(gaps[-1], CALL_AGAIN_MOST)
+        self.assertLess(len(calls), 10)
+
+    def test_nobody_is_called_once_a_way_answers(self) -> None:
+        self.world.flow(20.0)
+        self.world.run(60.0)
+        self.assertLessEqual(len(self.calls()), 1)
+
+    def test_both_filter_and_a_call_lets_them_meet(self) -> None:
+        """Neither hears anything before it has sent something, as behind common gateways."""
+        self.world.filters = True
+        self.left.prober.want(self.right.public, self.world.now)
+        self.world.run(5.0)
+        self.assertIsNone(self.left.peer.current)
+        self.offer()
+        self.world.run(3.0)
+        self.assertIsNotNone(self.left.peer.current)
+        self.assertIsNotNone(self.right.peer.current)
+
+    def test_a_call_is_over_after_a_while(self) -> None:
+        self.world.ways[0].links[0].up = self.world.ways[0].links[1].up = False
+        self.offer()
+        self.world.run(120.0)
+        self.world.tap = []
+        self.world.run(600.0)
+        self.assertEqual(self.world.tap, [])
+
+    def test_who_moved_meanwhile_calls_again_and_waits(self) -> None:
+        self.assertFalse(self.left.prober.moved(self.world.now))
+        self.left.prober.want(self.right.public, self.world.now)
+        self.world.ways[0].links[0].up = False
+        self.world.run(0.4)
+        self.world.tap = []
+        self.assertTrue(self.left.prober.moved(self.world.now))
+        self.world.run(0.4)
+        self.assertEqual([hops for _, _, _, _, hops in self.world.tap], [OPENER_HOPS])
+
+    def test_a_new_list_is_no_call(self) -> None:
+        """Its gateway is not open to us, and would keep what comes too early."""
+        self.world.tap = []
+        own = [(REFLEXIVE, way.ends[0]) for way in self.world.ways]
+        self.right.prober.offer(self.left.public, 2, own, self.world.now)
+        self.world.run(10.0)
+        self.assertEqual(self.world.tap, [])
 
 
 class QuietTests(SynchronousTestCase):

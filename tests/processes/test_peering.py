@@ -5,6 +5,7 @@ import json
 from base64 import b64encode
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import succeed
 
 from border0.control.push.offer import PathOffer
@@ -150,6 +151,31 @@ class Ways(Two):
         gaps = [source for source, to, _ in self.net.sent if to == self.a.place]
         self.assertGreater(len(gaps), 20)  # a gateway forgets after 30 s
         self.assertLess(len(gaps), 120)
+
+    def test_who_is_not_found_is_called_and_the_called_one_looks(self) -> None:
+        self.introduce()
+        self.net.down.add(self.a.place)
+        self.ours.prober.want(self.to_a.public_key, self.net.clock.seconds())
+        self.ours.flush(self.net.clock.seconds())
+        self.net.advance(1)
+        self.assertEqual(self.said["device"][1].calls, 1)
+        self.net.down.clear()
+        del self.net.sent[:]
+        self.assertTrue(self.theirs.follow(self.at_a, *self.said["device"]))
+        self.net.advance(1)
+        self.assertIn(self.a.place, [source for source, _, _ in self.net.sent])
+        self.assertEqual(self.said["a"][1].calls, 0)  # a connector calls nobody
+
+    def test_a_call_of_before_our_time_is_old_news(self) -> None:
+        endpoints, path = self.said["device"]
+        late = msgspec.structs.replace(path, calls=7)
+        del self.net.sent[:]
+        self.theirs.follow(self.at_a, endpoints, late)
+        self.net.advance(1)
+        self.assertEqual(self.net.sent, [])
+        self.theirs.follow(self.at_a, endpoints, msgspec.structs.replace(path, calls=8))
+        self.net.advance(1)
+        self.assertTrue(self.net.sent)
 
 
 class Trouble(Two):

@@ -259,10 +259,14 @@ class Sites:
         self._stack.callback(children.end, child, signal.SIGTERM, signal.SIGKILL)
         return child
 
-    def restart(self) -> None:
-        """Start connector and node anew: nothing is remembered of the network as it was."""
+    def restart(self, between: Callable[[], object] = lambda: None) -> None:
+        """Start connector and node anew: nothing is remembered of the network as it was.
+
+        :param between: done while neither runs.
+        """
         children.end(self.node, signal.SIGKILL)
         children.end(self.connector, signal.SIGKILL)
+        between()
         self.connector = self._ends(start_connector(self.lab))
         self.node = self._ends(start_node(self.device))
 

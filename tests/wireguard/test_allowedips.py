@@ -6,6 +6,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from border0.wireguard import allowedips
 from border0.wireguard.allowedips import AllowedIPs
+from tests.support.counterparts import takes_long
 
 
 class SlowTable:
@@ -51,7 +52,9 @@ ADDRESSES = [
 
 
 class AllowedIPsTests(SynchronousTestCase):
-    @settings(max_examples=150, derandomize=True, database=None, deadline=None)
+    @settings(
+        max_examples=150 if takes_long() else 60, derandomize=True, database=None, deadline=None
+    )
     @given(CHANGES)
     def test_like_the_model(self, changes: list[tuple[str, list[str]]]) -> None:
         table: AllowedIPs[str] = AllowedIPs()

@@ -9,6 +9,7 @@ that is none, or that does not belong to its endpoints, counts as absent: the en
 | generation | the edition of its candidates; rises with each change while the key stays |
 | nat | the gateway before it, as it sees it itself |
 | kinds | one for each endpoint: how it was found |
+| calls | how often it asked its peers to look for it; rises, 0 where it never did |
 
 Not here: whether a key is any good (`paths.keys` refuses some), or which generation is newer.
 """
@@ -32,6 +33,7 @@ class PathOffer(Struct, frozen=True):
     generation: Annotated[int, Meta(ge=1, lt=2**32)]
     nat: Nat
     kinds: Annotated[list[Kind], Meta(max_length=MAX_ENDPOINTS)]
+    calls: Annotated[int, Meta(ge=0, lt=2**32)] = 0
 
 
 def sound(value: object, endpoints: int) -> PathOffer | None:
@@ -52,7 +54,8 @@ def own(offer: PathOffer | None, endpoints: int) -> PathOffer | None:
     """
     if offer is None:
         return None
-    told = PathOffer(offer.key, offer.generation, offer.nat, offer.kinds[:MAX_ENDPOINTS])
+    kinds = offer.kinds[:MAX_ENDPOINTS]
+    told = PathOffer(offer.key, offer.generation, offer.nat, kinds, offer.calls)
     if sound(msgspec.to_builtins(told), endpoints) is None:
         raise ValueError(f"an offer for {endpoints} endpoints that nobody would take: {offer}")
     return told
