@@ -27,9 +27,11 @@ from border0.errors import Border0Error
 from border0.node import config as node
 from border0.node import followed
 from border0.policy.parse import parse_policy
+from border0.processes import relayconfig
 from border0.processes.connector import Options as ConnectorOptions
 from border0.processes.control import Options as ControlOptions
 from border0.processes.nodeoptions import Options as NodeOptions
+from border0.processes.relay import Options as RelayOptions
 from border0.trust import PrivateCA
 
 ROOT = Path(border0.__file__).parent.parent
@@ -168,6 +170,7 @@ class Commands(SynchronousTestCase):
             "border0-connector": ConnectorOptions,
             "border0-control": ControlOptions,
             "border0-node": NodeOptions,
+            "border0-relay": RelayOptions,
         }
         for page, text in pages():
             for name, rest in re.findall(r"twistd -n (border0-\w+)([^`\n#|]*)", text):
@@ -229,6 +232,9 @@ class Files(SynchronousTestCase):
         data = tomllib.loads(text)
         self.refer(text)
         file = self.folder / "example.toml"
+        if "relay" in data:
+            relayconfig.read(data, file)
+            return "relay.toml"
         top = data.get("control", {})
         if "connector" not in data and {"url", "listen"} & set(top):
             control.read(data, file)
@@ -253,7 +259,7 @@ class Files(SynchronousTestCase):
                 kinds.add(self.read(filled(text)))
             except (Border0Error, tomllib.TOMLDecodeError) as error:
                 self.fail(f"{page}: {error}\n{text}")
-        self.assertEqual({"connector.toml", "client.toml", "control.toml"}, kinds)
+        self.assertEqual({"connector.toml", "client.toml", "control.toml", "relay.toml"}, kinds)
 
     def test_every_policy_in_json_is_read(self) -> None:
         seen = 0

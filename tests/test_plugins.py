@@ -7,7 +7,7 @@ from twisted.application.service import IServiceMaker
 from twisted.plugin import getPlugins
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-NAMES = ["border0-connector", "border0-control", "border0-node"]
+NAMES = ["border0-connector", "border0-control", "border0-node", "border0-relay"]
 LISTING = """
 import sys
 from twisted.application.service import IServiceMaker

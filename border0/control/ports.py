@@ -10,13 +10,26 @@ from typing import Any
 
 def listen_tls(reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any) -> list[Any]:
     """Listen at every address and port; raises CannotListenError, and then listens at none."""
+    return listen(reactor, places, site, tls)
+
+
+def listen(
+    reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any = None, backlog: int = 50
+) -> list[Any]:
+    """As `listen_tls`; without TLS where `tls` is None.
+
+    :param backlog: connections that wait in the kernel to be accepted.
+    """
     ports: list[Any] = []
     both: set[int] = set()
     try:
         for host, port in sorted(places, key=lambda place: place[0] != "::"):
             if host == "0.0.0.0" and port in both:
                 continue
-            ports.append(reactor.listenSSL(port, site, tls, interface=host))
+            if tls is None:
+                ports.append(reactor.listenTCP(port, site, backlog, host))
+            else:
+                ports.append(reactor.listenSSL(port, site, tls, backlog, host))
             if host == "::" and not _only_6(ports[-1]):
                 both.add(port)
     except BaseException:

@@ -4,8 +4,6 @@ SIGTERM tells every node to come back and stops; SIGHUP reads certificate and ke
 that fails ends the process with one line.
 """
 
-import atexit
-import os
 import signal
 import sys
 from pathlib import Path
@@ -24,6 +22,7 @@ from border0.control.plane import ControlPlane
 from border0.control.stun import write_server
 from border0.errors import Border0Error
 from border0.processes import logs
+from border0.processes.failing import fail
 from border0.processes.health import Metric, health_service
 from border0.processes.lock import FolderLock
 from border0.processes.memory import settle
@@ -107,10 +106,10 @@ class ControlProcess(MultiService):
         log.info("nobody can sign in yet: {path} holds a link for 15 minutes", path=str(path))
 
     def _not_started(self, failure: Any) -> None:
-        atexit.register(_exit_failed)  # the status of twistd's own end would be 0
         if failure.check(Border0Error, CannotListenError, OSError):
-            print(f"border0-control: {failure.value}", file=sys.stderr)
+            fail("border0-control", str(failure.value))
         else:
+            fail("border0-control")
             log.failure("the control plane could not be started", failure)
         self.reactor.callLater(0, self.reactor.stop)
 
@@ -143,12 +142,6 @@ class ControlProcess(MultiService):
     def metrics(self) -> list[Metric]:
         """What Prometheus reads."""
         return self.plane.metrics()
-
-
-def _exit_failed() -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
 
 
 def makeService(options: Options) -> Service:

@@ -139,6 +139,9 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "noiseprotocol": ("", _module("noise")),
     "aioice": ("", _module("aioice")),
     "nft": ("nftables", _program("nft")),
+    "nginx": ("nginx-light", _program("nginx")),
+    "tinyproxy": ("tinyproxy", _program("tinyproxy")),
+    "squid": ("squid", _program("squid")),
     "miniupnpd": ("miniupnpd-nftables", _program("miniupnpd")),
 }
 

@@ -1,0 +1,1 @@
+"""The Twisted side of the relay: WebSockets over TLS, through proxies too."""
