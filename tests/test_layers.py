@@ -14,13 +14,23 @@ LEVELS = (
     ("secrets", "tables", "keys"),
     ("prefixes", "statements", "trust"),
     ("wireguard", "netstack", "policy", "audit"),
-    ("paths", "proxies", "dns"),
+    ("paths", "relay", "proxies", "dns"),
     ("control",),
     ("connector", "node"),
     ("processes",),
     ("cli",),
 )
-PURE = ("statements", "wireguard", "netstack", "policy", "audit", "paths", "proxies", "dns")
+PURE = (
+    "statements",
+    "wireguard",
+    "netstack",
+    "policy",
+    "audit",
+    "paths",
+    "relay",
+    "proxies",
+    "dns",
+)
 IO_MODULES = {
     "twisted", "autobahn", "treq", "zope", "OpenSSL", "service_identity",
     "socket", "select", "asyncio", "threading", "subprocess", "os", "pathlib", "io",
