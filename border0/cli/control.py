@@ -23,6 +23,7 @@ def register(commands: Any) -> None:
     about = "print the file by which relays that run alone know tickets, of all organisations"
     keys = verbs.add_parser("ticket-keys", help=about, description=about)
     keys.add_argument("--config", metavar="FILE", type=Path, default=Path("control.toml"))
+    keys.add_argument("--out", metavar="FILE", help="replace this file, whole, instead of printing")
     keys.set_defaults(run=ticket_keys)
 
 
@@ -48,10 +49,15 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def ticket_keys(options: argparse.Namespace) -> int:
-    """Print the public keys."""
+    """Print or write the public keys."""
     import json
 
+    from border0.cli.relay import write_keys
     from border0.control import archive, config
 
-    print(json.dumps(archive.ticket_keys(config.load(options.config)), indent=1))
+    found = archive.ticket_keys(config.load(options.config))
+    if options.out is not None:
+        write_keys(Path(options.out), found)
+    else:
+        print(json.dumps(found, indent=1))
     return 0

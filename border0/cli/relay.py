@@ -1,12 +1,15 @@
 """`border0 relay ls|status|show|add|set|rm|ticket-keys`: where nodes meet without a direct way."""
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from border0.cli import command, format
 from border0.cli.command import listed, text
+from border0.errors import ConfigError
 
 LISTING = "border0 relay ls"
 TITLES = ("name", "reached at", "region", "weight", "state", "binding")
@@ -39,7 +42,8 @@ def register(commands: Any) -> None:
     gone = command.verb(verbs, "rm", "take a relay out; nodes leave it", remove)
     _name(gone)
     about = "the file by which a relay that runs alone knows this organisation's tickets"
-    command.verb(verbs, "ticket-keys", about, ticket_keys)
+    keys = command.verb(verbs, "ticket-keys", about, ticket_keys)
+    keys.add_argument("--out", metavar="FILE", help="replace this file, whole, instead of printing")
 
 
 def _name(parser: argparse.ArgumentParser) -> None:
@@ -199,14 +203,27 @@ def remove(options: argparse.Namespace) -> int:
 
 
 def ticket_keys(options: argparse.Namespace) -> int:
-    """Print the file; it is JSON anyway."""
-    import json
-
+    """Print the file, or replace it: never by half of one, and not when nobody answers."""
     from border0.cli import account
 
     found = account.client(options).get("/relays/ticket_keys").body
-    if options.json:
+    if options.out is not None:
+        write_keys(Path(options.out), found)
+    elif options.json:
         format.print_json([found])
     else:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     return 0
+
+
+def write_keys(path: Path, keys: Mapping[str, Any]) -> None:
+    """The file, whole, for this user alone.
+
+    :raises ConfigError: it cannot be written.
+    """
+    from border0 import privatefile
+
+    try:
+        privatefile.replace(path, json.dumps(keys, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None

@@ -1,24 +1,26 @@
 """Tickets: what a relay asks of a node, signed for ten minutes and sent by push.
 
 A ticket is for one node of one organisation, its WireGuard key and the relays that it names. The
-key that signs tickets is the organisation's own and signs nothing else, so that a relay which
-knows it could believe no statement by it, and a statement's key need not lie where tickets are
-made. The form of a ticket is `relay.ticket`'s; when a node gets one is `push.issuing`'s.
+key that signs tickets is the organisation's own and signs nothing else, so that no statement is
+worth anything by it, and the key of the statements need not lie where tickets are made. The form
+of a ticket is `relay.ticket`'s; when a node gets one is `push.issuing`'s.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from twisted.logger import Logger
 
-from border0.control.push.issuing import Issued, Ticket
-from border0.keys import encode_key
-from border0.statements import sign, time_text
+from border0.control.push.issuing import Issued
+from border0.control.push.issuing import Ticket as SentTicket
+from border0.keys import decode_key, encode_key
+from border0.relay.limits import TICKET_LIFETIME
+from border0.relay.ticket import RELAYS, Ticket, issue
+from border0.statements import time_text
 
-TICKET_SECONDS = 600.0
-TOGETHER = 32  # relays of one ticket: a login with one has 4 KiB
-TYPE = "relay-ticket"
-RATE = "standard"
+TICKET_SECONDS = TICKET_LIFETIME - 1.0  # written in microseconds, ten whole minutes may be more
+log = Logger(namespace="border0.control")
 
 
 class TicketOffice:
@@ -45,28 +47,27 @@ class TicketOffice:
         """
         now = self._clock()
         seconds = TICKET_SECONDS if until is None else min(TICKET_SECONDS, until - now)
-        if not public_key or not relays or seconds < 1.0:
+        if not public_key or seconds < 1.0:
             return Issued([], 0.0)
-        found = []
-        for begin in range(0, len(relays), TOGETHER):
-            some = list(relays[begin : begin + TOGETHER])
-            body = {
-                "org": self.org,
-                "node": node,
-                "public_key": public_key,
-                "relays": some,
-                "issued": time_text(now),
-                "expires": time_text(now + seconds),
-                "rate": RATE,
-            }
-            found.append(Ticket(some, sign(TYPE, body, self._key).encode().decode("ascii")))
-        return Issued(found, seconds)
+        groups = [relays[begin : begin + RELAYS] for begin in range(0, len(relays), RELAYS)]
+        try:
+            key = decode_key(public_key)
+            made = [
+                issue(Ticket(self.org, node, key, frozenset(some), now, now + seconds), self._key)
+                for some in groups
+            ]
+        except ValueError as error:  # it has no ticket, and everybody else has
+            log.error("no ticket for {node}: {why}", node=node, why=str(error))
+            return Issued([], 0.0)
+        pairs = zip(groups, made, strict=True)
+        sent = [SentTicket(list(some), data.decode("ascii")) for some, data in pairs]
+        return Issued(sent, seconds)
 
 
 def key_file(
     keys: Iterable[tuple[str, bytes]], revoked: Mapping[str, float]
 ) -> dict[str, list[dict[str, Any]]]:
-    """What a relay's `ticket_keys` names, as JSON.
+    """What a relay's `ticket_keys` names, as JSON (`relay.ticket.TicketKeys` reads it).
 
     :param keys: ids of organisations and their keys (Ed25519).
     :param revoked: WireGuard keys (base64) that it shall not let in, and until when.
