@@ -1,17 +1,22 @@
 """Relays of a whole control plane: told, signed, with tickets that a relay's own code judges."""
 
 import json
+import os
 from typing import Any
 
 from border0.control.archive import backup, restore
 from border0.control.config import read
 from border0.control.member.follower import Follower
+from border0.control.member.join import join
 from border0.control.store import connectors, invites
 from border0.keys import decode_key, encode_key
 from border0.relay.errors import ProtocolError
+from border0.relay.login import Admitted, ClientLogin, Desk, ServerLogin
+from border0.relay.login import LoggedIn as ServerLogged
 from border0.relay.ticket import Ticket, TicketKeys
 from border0.relay.ticket import read as read_ticket
-from tests.control.planes import PlaneCase
+from border0.wireguard.noise import StaticKey
+from tests.control.planes import PlaneCase, reactor
 
 EU = {"name": "eu", "names": ["relay.example.org"], "public_key": encode_key(bytes([201]) * 32)}
 US = {"name": "us", "names": ["192.0.2.9"], "public_key": encode_key(bytes([202]) * 32)}
@@ -206,6 +211,83 @@ class Revoked(RelayCase):
             lambda: read_ticket(lab.ticket(self.eu) or b"").public_key == bytes([5]) * 32
         )
         self.assertEqual([key for _, key, _ in self.told], [bytes([4]) * 32])
+
+
+class LoggedIn(RelayCase):
+    """The node's and the relay's own code, with nothing but what the control plane gave them."""
+
+    async def begin(self) -> None:
+        await super().begin()
+        self.relay_key, self.key = StaticKey(os.urandom(32)), StaticKey(os.urandom(32))
+        body = {**EU, "public_key": encode_key(self.relay_key.public)}
+        self.eu = await self.relay(**body)
+        state = await join(
+            reactor,
+            url=self.url,
+            ca=self.plane.pin,
+            code=await self.code("device", "laptop", self.owner),
+            role="device",
+            name="laptop",
+            wireguard_key=self.key.public,
+            ssh_host_key="",
+            folder=self.base / "laptop",
+        )
+        self.laptop = self.follower(state)
+        await self.waiter.until(lambda: self.laptop.ticket(self.eu))
+        # As in a process that has a relay beside the control plane.
+        fleet = self.plane.fleet
+        self.known = TicketKeys(
+            {key: frozenset((self.org,)) for key in fleet.ticket_keys(self.org)}
+        )
+        fleet.on_revoked(self.revoked)
+
+    def revoked(self, org: str, key: bytes, until: float) -> None:
+        if until:
+            self.known.revoke(key, until)
+        else:
+            self.known.revoked.pop(key, None)
+
+    def login(self) -> tuple[Admitted | None, ServerLogged | None]:
+        (entry,), binding = self.laptop.relays(), bytes(32)
+        desk = Desk(
+            relay=self.eu,
+            key=self.relay_key,
+            names=EU["names"],
+            verify=lambda data, unix: self.known.verify(data, self.eu, unix),
+            random_bytes=os.urandom,
+            binding=entry.channel_binding,
+        )
+        server = ServerLogin(desk, binding=binding, origin=None, now=0.0)
+        client = ClientLogin(
+            key=self.key,
+            relay_key=entry.public_key,
+            name=entry.names[0],
+            binding=binding,
+            ticket=self.ticket,
+            counter=int(self.plane.wall() * 1000),
+            random_bytes=os.urandom,
+            now=0.0,
+        )
+        up = client.start()
+        while up:
+            down = [m for one in up for m in server.receive(one, 0.0, self.plane.wall())]
+            up = [m for one in down for m in client.receive(one)]
+        return client.done, server.done
+
+    async def test_in_out_and_in_again(self) -> None:
+        self.ticket = self.laptop.ticket(self.eu) or b""
+        mine, theirs = self.login()
+        assert mine is not None and theirs is not None
+        self.assertEqual((mine.relay, theirs.key), (self.eu, self.key.public))
+        self.assertEqual(
+            (theirs.ticket.org, theirs.ticket.node), (self.org, self.laptop.state.node)
+        )
+        await self.good("PUT", "/device/laptop", {"locked": True})
+        await self.plane.fleet.settled(self.org)
+        self.assertEqual(self.login(), (None, None))
+        await self.good("PUT", "/device/laptop", {"locked": False})
+        await self.plane.fleet.settled(self.org)
+        self.assertIsNotNone(self.login()[0])
 
 
 class Kept(RelayCase):
