@@ -50,6 +50,7 @@ class Broker:
     :param rates: what the words of tickets mean; a word that is not there means `standard`.
     :param org_rate: what the clients of one organisation may send together; None for no limit.
     :param capacity: how many clients, at most.
+    :param ticket_grace: a connection outlives its ticket by this, in seconds.
     """
 
     def __init__(
@@ -61,17 +62,20 @@ class Broker:
         rates: Mapping[str, Rate] = RATES,
         org_rate: Rate | None = None,
         capacity: int = 20_000,
+        ticket_grace: float = TICKET_GRACE,
     ) -> None:
-        self.roster = Roster(unix, rates, org_rate, capacity)
+        self.roster = Roster(unix, rates, org_rate, capacity, ticket_grace)
+        self._grace = ticket_grace
         self.totals = self.roster.totals
         self._verify = verify
         self._unix = unix
         self._random_bytes = random_bytes
         self._ready = self.roster.ready
         self._reading: dict[Connection, None] = {}
-        # When to look at a connection again: an entry counts if it is its connection's `due`.
-        self._agenda: list[tuple[float, int, Connection]] = []
-        self._serial = 0
+        # When to look at a connection again, by its serial number: one entry for each. And when
+        # to read again from those from which we do not. Entries of closed ones are skipped.
+        self._agenda: list[tuple[float, int]] = []
+        self._resting: list[tuple[float, int]] = []
         self._ends: float | None = None  # of a drain
 
     # Coming and going
@@ -80,6 +84,10 @@ class Broker:
     def count(self) -> int:
         """How many clients are here."""
         return self.roster.count
+
+    def connections(self) -> list[Connection]:
+        """Everybody who is here, for a status."""
+        return self.roster.everybody()
 
     def rate_of(self, ticket: Ticket) -> float:
         """Bytes a second that a client with this ticket may send."""
@@ -165,6 +173,9 @@ class Broker:
             if length > RECORD_BODY or offset > end:
                 raise ProtocolError("a record longer than it may be")
             if kind != SEND:
+                if run:
+                    self._forward(connection, to, run, now)
+                    run = []
                 self._control(connection, kind, flags, message[start:offset], now)
                 if not connection.open:
                     return
@@ -240,7 +251,7 @@ class Broker:
             else:
                 self.roster.warn(connection, codes.TICKET_REFUSED, error.text, now)
             return
-        connection.renew(ticket, now, unix)
+        connection.renew(ticket, now, unix, self._grace)
         connection.bucket.rate = self.roster.rate(ticket)
 
     # Out
@@ -297,6 +308,8 @@ class Broker:
     def next_deadline(self) -> float | None:
         """When `expire` is due."""
         due = self._agenda[0][0] if self._agenda else None
+        if self._resting and (due is None or self._resting[0][0] < due):
+            due = self._resting[0][0]
         if self._ends is not None and self.count and (due is None or self._ends < due):
             due = self._ends
         return due
@@ -306,19 +319,26 @@ class Broker:
         if self._ends is not None and now >= self._ends:
             for connection in self.roster.everybody():
                 self.close(connection, codes.DRAINING, self.roster.draining or "", now)
-        agenda = self._agenda
-        while agenda and agenda[0][0] <= now:
-            due, _, connection = heappop(agenda)
-            if connection.open and due == connection.due:
-                self._attend(connection, now)
+        while self._resting and self._resting[0][0] <= now:
+            rested = self.roster.serials.get(heappop(self._resting)[1])
+            if rested is not None:
+                self._resume(rested, now)
+        while self._agenda and self._agenda[0][0] <= now:
+            due = self.roster.serials.get(heappop(self._agenda)[1])
+            if due is not None:
+                self._attend(due, now)
 
     # Within
 
+    def _resume(self, connection: Connection, now: float) -> None:
+        if now < connection.resume_at:  # more came, which had been read already
+            heappush(self._resting, (connection.resume_at, connection.serial))
+            return
+        connection.reading = True
+        connection.heard = now
+        self._reading[connection] = None
+
     def _attend(self, connection: Connection, now: float) -> None:
-        if not connection.reading and now >= connection.resume_at:
-            connection.reading = True
-            connection.heard = max(connection.heard, connection.resume_at)
-            self._reading[connection] = None
         if now >= connection.ticket_until:
             self.close(connection, codes.TICKET_EXPIRED, "the ticket has expired", now)
             return
@@ -330,23 +350,18 @@ class Broker:
         if now >= heard + SILENT_ASKED and not connection.asked:
             connection.asked = True
             self.roster.tell(connection, frames.ping_record(self._random_bytes(frames.TOKEN_SIZE)))
-        if now >= connection.ticket_until - TICKET_GRACE - TICKET_WARNING:
+        if now >= connection.ticket_until - self._grace - TICKET_WARNING:
             self.roster.warn(connection, codes.TICKET_ENDS, "the ticket ends soon", now)
         connection.queue.sweep(now)
         self._look_again(connection, now)
 
     def _look_again(self, connection: Connection, now: float) -> None:
         ends = connection.ticket_until
-        warning = ends - TICKET_GRACE - TICKET_WARNING
-        due = warning if warning > now else ends
-        if not connection.reading:
-            due = min(due, connection.resume_at)
-        else:
-            patience = SILENT_CLOSED if connection.asked else SILENT_ASKED
-            due = min(due, connection.heard + patience)
-        connection.due = max(due, now)
-        self._serial += 1
-        heappush(self._agenda, (connection.due, self._serial, connection))
+        warning = ends - self._grace - TICKET_WARNING
+        heard = connection.heard if connection.reading else now
+        patience = SILENT_CLOSED if connection.asked else SILENT_ASKED
+        due = min(heard + patience, warning if warning > now else ends)
+        heappush(self._agenda, (due, connection.serial))
 
     def _rest(self, connection: Connection, rest: float, now: float) -> None:
         connection.resume_at = now + rest
@@ -355,8 +370,6 @@ class Broker:
         connection.reading = False
         self.totals["paused"] += 1
         self._reading[connection] = None
-        if connection.resume_at < connection.due:
-            self._look_again(connection, now)
-        self.roster.warn(
-            connection, codes.OVER_RATE, "more than the rate allows: reading rests", now
-        )
+        heappush(self._resting, (connection.resume_at, connection.serial))
+        text = "more than the rate allows: reading rests"
+        self.roster.warn(connection, codes.OVER_RATE, text, now)

@@ -27,6 +27,7 @@ from border0.relay.limits import (
     PONG_TIMEOUT_ACTIVE,
     RECORD_BODY,
     ROUND_TRIPS,
+    SILENT_CLOSED,
     SLEPT,
 )
 from border0.relay.queues import Queue
@@ -35,18 +36,42 @@ _EVENTS = 1024
 
 
 class Client:
-    """`random_bytes` gives unpredictable bytes. `writable`: the transport takes more.
+    """`random_bytes` gives unpredictable bytes. `silence`: after so many seconds of it the relay
+    closes, as WELCOME says. `writable`: the transport takes more.
 
     `relay_delay`, `relay_drops`: what the relay said last of its queue for us (s, datagrams).
     """
 
     __slots__ = (
-        "_asked_at", "_events", "_next_ping", "_pong_due", "_queue", "_random_bytes", "_samples",
-        "_token", "_unheard_since", "bytes_in", "bytes_out", "datagrams_in", "datagrams_out",
-        "failed", "heard", "relay_delay", "relay_drops", "since", "writable",
+        "_asked_at",
+        "_events",
+        "_every",
+        "_next_ping",
+        "_pong_due",
+        "_queue",
+        "_random_bytes",
+        "_samples",
+        "_token",
+        "_unheard_since",
+        "bytes_in",
+        "bytes_out",
+        "datagrams_in",
+        "datagrams_out",
+        "failed",
+        "heard",
+        "relay_delay",
+        "relay_drops",
+        "since",
+        "writable",
     )  # fmt: skip
 
-    def __init__(self, *, random_bytes: Callable[[int], bytes], now: float) -> None:
+    def __init__(
+        self,
+        *,
+        random_bytes: Callable[[int], bytes],
+        now: float,
+        silence: float = SILENT_CLOSED,
+    ) -> None:
         self._random_bytes = random_bytes
         self._queue = Queue()
         self._events: deque[ClientEvent] = deque(maxlen=_EVENTS)
@@ -54,6 +79,7 @@ class Client:
         self._token = b""  # of the PING that waits for its answer
         self._asked_at = 0.0
         self._pong_due = 0.0
+        self._every = min(PING_EVERY, max(1.0, silence / 3))
         self._next_ping = now  # at once: for the round-trip time
         self._unheard_since: float | None = None
         self.since = self.heard = now
@@ -222,7 +248,7 @@ class Client:
         self._token = self._random_bytes(frames.TOKEN_SIZE)
         self._asked_at = now
         self._pong_due = now + (PONG_TIMEOUT_ACTIVE if waiting else PONG_TIMEOUT)
-        self._next_ping = now + PING_EVERY * (1 + PING_SPREAD * (2 * self._fraction() - 1))
+        self._next_ping = now + self._every * (1 + PING_SPREAD * (2 * self._fraction() - 1))
         self._queue.tell(frames.ping_record(self._token))
         self._queue.sweep(now)
 

@@ -47,7 +47,6 @@ CLOSE_WORDS = {
 WEBSOCKET_STATUS = 4000
 
 # HEALTH
-WELL = 0
 KEY_IN_USE_TWICE = 1
 OVER_RATE = 2
 UNKNOWN_DESTINATIONS = 3
@@ -55,7 +54,6 @@ TICKET_REFUSED = 4
 TICKET_ENDS = 5
 
 HEALTH_WORDS = {
-    WELL: "well",
     KEY_IN_USE_TWICE: "key in use twice",
     OVER_RATE: "over rate",
     UNKNOWN_DESTINATIONS: "unknown destinations",

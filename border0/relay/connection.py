@@ -11,7 +11,6 @@ from border0.relay.limits import (
     GONE_BURST,
     GONE_RATE,
     TICKET_BURST,
-    TICKET_GRACE,
     TICKET_RATE,
     UNKNOWN_WINDOW,
     Rate,
@@ -26,8 +25,8 @@ class Connection:
 
     __slots__ = (
         "asked", "bucket", "bytes_in", "bytes_out", "client", "datagrams_in", "datagrams_out",
-        "due", "gone", "health", "heard", "id", "key", "members", "open", "org", "org_bucket",
-        "queue", "reading", "resume_at", "ticket", "ticket_until", "tickets", "unknown",
+        "gone", "health", "heard", "id", "key", "members", "open", "org", "org_bucket",
+        "queue", "reading", "resume_at", "serial", "ticket", "ticket_until", "tickets", "unknown",
         "unknown_since", "writable",
     )  # fmt: skip
 
@@ -39,7 +38,6 @@ class Connection:
         rate: Rate,
         org_bucket: ByteBucket | None,
         now: float,
-        unix: float,
     ) -> None:
         self.id = id
         self.client = client
@@ -51,7 +49,6 @@ class Connection:
         self.org_bucket = org_bucket
         self.ticket = client.ticket
         self.ticket_until = 0.0
-        self.renew(client.ticket, now, unix)
         self.tickets = TokenBucket(TICKET_RATE, TICKET_BURST)
         self.gone = TokenBucket(GONE_RATE, GONE_BURST)
         self.health: dict[int, float] = {}  # code to when it was told
@@ -61,15 +58,15 @@ class Connection:
         self.writable = True
         self.reading = True
         self.resume_at = 0.0
-        self.due = now  # when the broker looks at it again
+        self.serial = 0  # the roster's
         self.unknown = 0
         self.unknown_since = now
         self.datagrams_in = self.datagrams_out = 0
         self.bytes_in = self.bytes_out = 0
 
-    def renew(self, ticket: Ticket, now: float, unix: float) -> None:
+    def renew(self, ticket: Ticket, now: float, unix: float, grace: float) -> None:
         """Stand on a fresh ticket; one that ends earlier changes nothing."""
-        until = now + ticket.expires - unix + TICKET_GRACE
+        until = now + ticket.expires - unix + grace
         if until > self.ticket_until:
             self.ticket = ticket
             self.ticket_until = until

@@ -143,7 +143,7 @@ def parse_ping(body: bytes) -> bytes:
 
 def pong_record(token: bytes, queued: float, drops: int) -> bytes:
     """PONG; `queued` in seconds."""
-    milliseconds = min(0xFFFF, max(0, int(queued * 1000)))
+    milliseconds = min(0xFFFF, max(0, round(queued * 1000)))
     return pack_record(PONG, _PONG.pack(token, milliseconds, drops & 0xFFFFFFFF))
 
 

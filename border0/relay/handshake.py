@@ -175,6 +175,9 @@ def only_record(message: bytes, kind: int, limit: int) -> bytes:
     records = frames.parse(message, limit)
     if len(records) != 1 or HEADER_SIZE + len(records[0][2]) != len(message):
         raise ProtocolError("a login message has one record")
+    if records[0][1]:
+        # They would be outside of what PROOF covers.
+        raise ProtocolError("a record of the login has no flags")
     if records[0][0] != kind:
         raise ProtocolError(f"a record of type {records[0][0]:02x} instead of {kind:02x}")
     return records[0][2]

@@ -96,7 +96,7 @@ class Flow:
 class Queue:
     """One destination's. `drops` counts datagrams, `size` bytes of data, urgent ones apart."""
 
-    __slots__ = ("_ring", "_urgent", "_urgent_size", "control", "drops", "flows", "size")
+    __slots__ = ("_ring", "_swept", "_urgent", "_urgent_size", "control", "drops", "flows", "size")
 
     def __init__(self) -> None:
         self.control: deque[bytes] = deque()
@@ -106,6 +106,7 @@ class Queue:
         self._ring: deque[Flow] = deque()
         self._urgent: deque[Flow] = deque()
         self._urgent_size = 0
+        self._swept = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.control or self._urgent or self._ring)
@@ -196,6 +197,7 @@ class Queue:
 
     def sweep(self, now: float) -> None:
         """Forget sources that have nothing waiting and were silent."""
+        self._swept = now
         for flow in [
             flow
             for flow in self.flows.values()
@@ -204,7 +206,7 @@ class Queue:
             del self.flows[flow.key]
 
     def _flow(self, source: Hashable, now: float) -> Flow:
-        if len(self.flows) >= FLOWS:
+        if len(self.flows) >= FLOWS and now - self._swept >= 1.0:
             self.sweep(now)
         if len(self.flows) >= FLOWS:
             # The rest share one: it is not worth memory to tell so many apart.

@@ -30,6 +30,7 @@ class Roster:
         rates: Mapping[str, Rate],
         org_rate: Rate | None,
         capacity: int,
+        ticket_grace: float,
     ) -> None:
         if "standard" not in rates:
             raise ValueError("the rates have no standard")
@@ -37,7 +38,7 @@ class Roster:
         self.rates = rates
         self.capacity = capacity
         self.orgs: dict[str, dict[bytes, Connection]] = {}
-        self.count = 0
+        self.serials: dict[int, Connection] = {}
         self.ready: dict[Connection, None] = {}
         self.closing: list[tuple[Connection, int, str]] = []
         self.events: deque[RelayEvent] = deque(maxlen=_EVENTS)
@@ -46,12 +47,19 @@ class Roster:
         # While the relay drains: the id of another, or "".
         self.draining: str | None = None
         self._org_rate = org_rate
+        self._grace = ticket_grace
         self._org_buckets: dict[str, ByteBucket] = {}
         self._flips = Flips()
+        self._serial = 0
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.serials)
 
     def everybody(self) -> list[Connection]:
         """All connections."""
-        return [one for members in self.orgs.values() for one in members.values()]
+        return list(self.serials.values())
 
     def rate(self, ticket: Ticket) -> Rate:
         """What a client with this ticket may send."""
@@ -79,10 +87,13 @@ class Roster:
             if org_bucket is None:
                 org_bucket = self._org_buckets[ticket.org] = ByteBucket(self._org_rate, now)
         rate = self.rate(ticket)
-        connection = Connection(id, client, members, rate, org_bucket, now, self.unix())
+        connection = Connection(id, client, members, rate, org_bucket, now)
+        connection.renew(ticket, now, self.unix(), self._grace)
         older = members.get(client.key)
         members[client.key] = connection
-        self.count += 1
+        self._serial += 1
+        connection.serial = self._serial
+        self.serials[self._serial] = connection
         self.totals["joined"] += 1
         self.events.append(
             Joined(ticket.org, ticket.node, client.key, client.bound, client.browser)
@@ -102,7 +113,7 @@ class Roster:
         if not connection.open:
             return
         connection.open = False
-        self.count -= 1
+        del self.serials[connection.serial]
         self.ready.pop(connection, None)
         self.events.append(Left(connection.org, connection.ticket.node, connection.key, code, text))
         members = connection.members
