@@ -37,9 +37,7 @@ class Pair:
         self.devices: list[Device] = []
         peers: list[Peer] = []
         for side, other, inside in zip(self.sides, self.sides[::-1], (RIGHT, LEFT), strict=True):
-            device = Device(
-                side._private, random_bytes=side.random_bytes, timestamp=RisingClock()
-            )
+            device = Device(side._private, random_bytes=side.random_bytes, timestamp=RisingClock())
             peer = device.add_peer(other.public, allowed_ips=[f"{inside}/32"])
             if probing:
                 peer.steer(side.peer)

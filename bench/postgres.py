@@ -167,15 +167,12 @@ class Contest:
             return 0.0
         return sum(children.cpu_seconds(pid) for pid in children.descendants(self.pids[name]))
 
-    def one_round(self, rounds: Rounds, order: list[str], seconds: float) -> None:
-        """Measure everything once on everybody."""
-        whole = str(max(1, round(seconds)))
+    def one_round(self, rounds: Rounds, order: list[str], length: list[str]) -> None:
+        """Measure everything once on everybody; the length is pgbench's: ["-T", seconds]."""
         for mode in ("simple", "prepared"):
             for name in order:
                 before = self.cpu(name)
-                report = self.pgbench(
-                    name, "-n", "-S", "-M", mode, "-c", "4", "-j", "2", "-T", whole
-                )
+                report = self.pgbench(name, "-n", "-S", "-M", mode, "-c", "4", "-j", "2", *length)
                 tps = float(TPS.findall(report)[-1])
                 transactions = int(re.findall(r"actually processed: (\d+)", report)[0])
                 rounds.add(f"{mode} c=4, tps", name, tps)
@@ -183,7 +180,7 @@ class Contest:
                     spent = (self.cpu(name) - before) * 1e6 / transactions
                     rounds.add(f"{mode} c=4, CPU us/txn", name, spent)
             for name in order:
-                rounds.add(f"{mode} c=1, p50 us", name, self.median_latency(name, mode, whole))
+                rounds.add(f"{mode} c=1, p50 us", name, self.median_latency(name, mode, length))
         for name in order:
             before = self.cpu(name)
             took = self.copy(name, "COPY big TO STDOUT")
@@ -200,10 +197,10 @@ class Contest:
             if name in self.pids:
                 rounds.add("COPY in, CPU s/GB", name, (self.cpu(name) - before) * 1e9 / self.size)
 
-    def median_latency(self, name: str, mode: str, seconds: str) -> float:
+    def median_latency(self, name: str, mode: str, length: list[str]) -> float:
         """Return the median of single transactions by one client, in microseconds."""
         log = ["-l", f"--log-prefix={name}"]
-        self.pgbench(name, "-n", "-S", "-M", mode, "-c", "1", "-T", seconds, *log)
+        self.pgbench(name, "-n", "-S", "-M", mode, "-c", "1", *length, *log)
         figures: list[int] = []
         for file in self.folder.glob(f"{name}.[0-9]*"):
             figures += [int(line.split()[2]) for line in file.read_text().splitlines()]
@@ -225,10 +222,11 @@ def main() -> None:
     rounds = Rounds()
     with contextlib.ExitStack() as stack:
         quick: bool = options.quick
-        contest = Contest(stack, 1 if quick else 2, 30 if quick else 100, not options.stock_reactor)
-        for number in range(1 if options.quick else options.rounds):
+        contest = Contest(stack, 1 if quick else 2, 10 if quick else 100, not options.stock_reactor)
+        length = ["-t", "50"] if quick else ["-T", str(max(1, round(options.seconds)))]
+        for number in range(1 if quick else options.rounds):
             order = [*CONTESTANTS[number % 4 :], *CONTESTANTS[: number % 4]]
-            contest.one_round(rounds, order, 1 if options.quick else options.seconds)
+            contest.one_round(rounds, order, length)
     print(rounds.table(CONTESTANTS, "border0", ("pgbouncer", "haproxy")))
     print()
     verdicts = Verdicts()

@@ -74,8 +74,8 @@ def main() -> None:
     parser.add_argument("--tunnel-only", action="store_true", help="leave out the proxy alone")
     given = parser.parse_args()
     if given.quick:
-        given.rounds, given.megabytes = 1, 20
-    keys = 20 if given.quick else 100
+        given.rounds, given.megabytes = 1, 5
+    keys = 5 if given.quick else 100
     reasons = "; ".join(filter(None, map(missing, ssh_tunnel.NEEDS)))
     if reasons and given.tunnel_only:
         parser.error(f"no tunnel: {reasons}")

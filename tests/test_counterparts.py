@@ -9,9 +9,12 @@ from tests.support import counterparts
 DEMANDED = [
     "aioice",
     "asciinema",
+    "busctl",
     "curl",
+    "dbus-daemon",
     "dig",
     "haproxy",
+    "jeepney",
     "miniupnpd",
     "namespaces",
     "nc",

@@ -38,7 +38,7 @@ def status(options: argparse.Namespace) -> int:
         return 0
     interface = told.get("interface") or {}
     connectors = ", ".join(
-        f"{one['name']} at {one['endpoint']}" if one["endpoint"] else f"{one['name']} (not found)"
+        f"{one['name']} at {one['endpoint']}" if one["endpoint"] else f"{one['name']} (unused yet)"
         for one in told.get("connectors", [])
     )
     org = told.get("organisation")

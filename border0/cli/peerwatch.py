@@ -4,6 +4,7 @@ The lines are a transcript: first the way to each peer, then each switch with it
 where, to where and why.
 """
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -94,9 +95,10 @@ def _state(way: Way | None) -> str:
 def _shorter(reason: str, old: str, new: str) -> str:
     """The reason without the names of the two ways, which stand before it."""
     reason = reason.removeprefix(old).removeprefix(":").strip() if old != NO_WAY else reason
-    return reason.replace(f"; now {new} with ", "; score now ").replace(
-        f", {new} with ", ", score "
-    )
+    found = re.fullmatch(rf"(.*)(; now|,) {re.escape(new)} \(score ([0-9.]+)\)", reason)
+    if found is None:
+        return reason
+    return f"{found[1]}{'; score now' if found[2] == '; now' else ', score'} {found[3]}"
 
 
 def run(

@@ -51,6 +51,21 @@ def server_addresses(ranges: Iterable[Network]) -> list[Address]:
     return [prefix[1] for prefix in ranges if prefix.num_addresses > 1]
 
 
+def reverse_zones(ranges: Iterable[Network]) -> list[str]:
+    """The names that the PTR records of these ranges are below.
+
+    A range that ends inside a label has several: at most 128 over IPv4, 8 over IPv6.
+    """
+    found = []
+    for prefix in ranges:
+        bits = 8 if prefix.version == 4 else 4  # of a label
+        length = -(-prefix.prefixlen // bits) * bits
+        for part in prefix.subnets(new_prefix=length):
+            labels = part.network_address.reverse_pointer.split(".")
+            found.append(".".join(labels[(prefix.max_prefixlen - length) // bits :]))
+    return found
+
+
 class Zone:
     """Names below `origin`; `services` are their names and addresses, `ranges` where these are.
 

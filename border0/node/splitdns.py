@@ -1,14 +1,14 @@
 """Lets this machine's resolver ask the node for names of services, and undoes it.
 
 Source: resolv.conf(5); glibc resolv/res_send.c (after REFUSED the next server is asked) and musl
-(it listens to all, and to no REFUSED); resolvconf(8) of Debian and of openresolv; resolvectl(1).
+(it listens to all, and to no REFUSED); resolvconf(8) of Debian and of openresolv.
 
 The node refuses every name that is not a service's. So it suffices to stand first in the list of
 servers; who is asked for the rest stays as it was.
 
 | where it is said | when | what is left behind by a kill |
 |---|---|---|
-| systemd-resolved | /etc/resolv.conf leads there and resolvectl exists | nothing |
+| systemd-resolved (`resolved`) | /etc/resolv.conf leads to its stub, the bus answers | nothing |
 | resolvconf | it wrote /etc/resolv.conf | its record, until `undo` |
 | /etc/resolv.conf | otherwise | the file, until `undo` |
 
@@ -18,20 +18,17 @@ touched. It blocks: small files, and programs that take milliseconds.
 
 import errno
 import os
-import shutil
 import stat
-import subprocess
 from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any, Protocol
 
 from border0.errors import Border0Error
+from border0.node import programs, resolved
 from border0.node.journal import Journal
+from border0.node.resolved import Resolved
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-RESOLVED = "/run/systemd/resolve/"
-PROGRAMS = "/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAM_SECONDS = 10.0
 MAXIMUM = 1 << 16
 COMMENT = "# border0 node: the first server knows services only; this file is restored when it ends"
 
@@ -49,16 +46,15 @@ class Resolver(Protocol):
     def look(self) -> None:
         """Do it again where others have undone it."""
 
-    def restore(self) -> None:
+    def restore(self) -> object:
         """Undo it; harmless when nothing was done."""
 
 
 def choose(journal: Journal, interface: str, path: Path = RESOLV_CONF) -> Resolver:
     """The way that this machine has."""
-    real = os.path.realpath(path)
-    if real.startswith(RESOLVED) and _program("resolvectl"):
-        return Resolved(interface)
-    if _program("resolvconf") and _is_generated(path):
+    if resolved.leads_to(path) and resolved.answers():
+        return Resolved(journal, interface)
+    if programs.find("resolvconf") and _is_generated(path):
         # Both programs put what is called like that before others, by the name alone.
         return Resolvconf(journal, f"tun0.{interface}")
     return ResolvConf(journal, path)
@@ -79,11 +75,13 @@ def undo(journal: Journal) -> list[str]:
         except (Border0Error, OSError) as error:
             said.append(f"cannot restore what a killed node changed: {error}")
             continue
-        said.append(f"restored {what}: the node was killed before it could")
+        if what:
+            said.append(f"restored {what}: the node was killed before it could")
     return said
 
 
 def _undo(journal: Journal, entry: dict[str, Any]) -> str:
+    """What was restored, "" when it had gone by itself."""
     if entry["kind"] == "resolv.conf":
         file = ResolvConf(journal, Path(str(entry["path"])))
         file.entry = entry
@@ -94,31 +92,11 @@ def _undo(journal: Journal, entry: dict[str, Any]) -> str:
         record.entry = entry
         record.restore()
         return f"resolvconf's {record.record}"
+    if entry["kind"] == "resolved":
+        link = Resolved(journal, str(entry["interface"]))
+        link.entry = entry
+        return f"systemd-resolved's {link.interface}" if link.restore() else ""
     raise ValueError(entry["kind"])
-
-
-def _program(name: str) -> str | None:
-    return shutil.which(name, path=os.environ.get("PATH", "") + ":" + PROGRAMS)
-
-
-def _run(argv: list[str], text: str = "") -> None:
-    program = _program(argv[0])
-    if program is None:
-        raise Border0Error(f"{argv[0]} is not installed")
-    try:
-        done = subprocess.run(
-            [program, *argv[1:]],
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=PROGRAM_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise Border0Error(f"{argv[0]} does not end") from None
-    if done.returncode:
-        why = done.stderr.strip().splitlines()
-        raise Border0Error(f"{' '.join(argv)}: {why[-1] if why else done.returncode}")
 
 
 def _is_generated(path: Path) -> bool:
@@ -280,7 +258,7 @@ class Resolvconf:
             self.entry = {"kind": "resolvconf", "record": self.record}
             self.journal.add(self.entry)
         text = "".join(f"nameserver {server}\n" for server in servers)
-        _run(["resolvconf", "-a", self.record], text)
+        programs.run(["resolvconf", "-a", self.record], text)
         self._servers = list(servers)
 
     def look(self) -> None:
@@ -290,37 +268,6 @@ class Resolvconf:
         """As `Resolver`."""
         self._servers = []
         if self.entry is not None:
-            _run(["resolvconf", "-d", self.record, "-f"])
+            programs.run(["resolvconf", "-d", self.record, "-f"])
             self.journal.done(self.entry)
             self.entry = None
-
-
-class Resolved:
-    """Servers and routing domains of our link; systemd-resolved forgets both with the link."""
-
-    name = "systemd-resolved"
-
-    def __init__(self, interface: str) -> None:
-        self.interface = interface
-        self._said: tuple[list[str], list[str]] = ([], [])
-
-    def use(self, servers: list[str], domains: list[str]) -> None:
-        """As `Resolver`; it asks the servers for these domains alone."""
-        if (servers, domains) == self._said:
-            return
-        if not servers:
-            self.restore()
-            return
-        _run(["resolvectl", "dns", self.interface, *servers])
-        _run(["resolvectl", "domain", self.interface, *(f"~{domain}" for domain in domains)])
-        _run(["resolvectl", "default-route", self.interface, "false"])
-        self._said = (list(servers), list(domains))
-
-    def look(self) -> None:
-        """A restarted systemd-resolved has kept it in its own state."""
-
-    def restore(self) -> None:
-        """As `Resolver`."""
-        said, self._said = self._said, ([], [])
-        if said[0]:
-            _run(["resolvectl", "revert", self.interface])

@@ -9,10 +9,14 @@ from __future__ import annotations
 from border0.netstack.ratelimit import TokenBucket
 from border0.paths import cadence
 from border0.paths import punch as punching
-from border0.paths.cadence import ACTIVE, COLD
+from border0.paths.cadence import ACTIVE, COLD, IDLE
 from border0.paths.choosing import Choosing
+from border0.paths.events import Wanted
 from border0.paths.limits import (
     ACTIVE_FOR,
+    CALL_AFTER,
+    CALL_AGAIN,
+    CALLED_FOR,
     DEAD_KEPT,
     DISCOVERED_KEPT,
     FOLLOW_UP,
@@ -32,6 +36,8 @@ class Asking:
     """`hold`: keep a way open although no data flows. `last_asked`: the peer's newest PING."""
 
     __slots__ = (
+        "_call_at",
+        "_called_at",
         "_choosing",
         "_outlet",
         "_roster",
@@ -48,6 +54,8 @@ class Asking:
         self.hold = hold
         self.last_data = -NEVER
         self.last_asked = -NEVER
+        self._call_at = -NEVER  # when the peer is called, if it is wanted and no way answers
+        self._called_at = -NEVER  # when the peer called us
         self._outlet = outlet
         self._sender = sender
         self._roster = roster
@@ -56,11 +64,34 @@ class Asking:
 
     def mode(self, now: float) -> int:
         """Return how much the peer is used: ACTIVE, IDLE or COLD."""
-        return cadence.mode(now - self.last_data, self.hold)
+        mode = cadence.mode(now - self.last_data, self.hold)
+        return IDLE if mode == COLD and now - self._called_at < CALLED_FOR else mode
 
     def quiet(self) -> None:
         """The peer stopped: neither side wants anything."""
-        self.last_data = self.last_asked = -NEVER
+        self.last_data = self.last_asked = self._called_at = -NEVER
+
+    # Calls
+
+    def called(self, now: float) -> None:
+        """The peer looks for us, or runs anew: ways are tried although nothing flows."""
+        self._called_at = now
+        for path in self._roster.paths.values():
+            path.hurried = True
+
+    def _calls(self, mode: int) -> bool:
+        return mode == ACTIVE and all(
+            path.state is not VALID for path in self._roster.paths.values()
+        )
+
+    def _call(self, now: float) -> None:
+        self._call_at = now + CALL_AGAIN
+        self._outlet.events.append(Wanted(self._roster.public_key))
+        for path in self._roster.paths.values():
+            path.retries = 0
+            path.hurried = True
+            if path.state is UNTRIED and not path.punch.fresh:
+                path.punch.again(now)
 
     # Data
 
@@ -71,6 +102,7 @@ class Asking:
             return False
         before = self.mode(now)
         self.last_data = now
+        self._call_at = max(self._call_at, now + CALL_AFTER)
         if before == COLD:
             for path in self._roster.paths.values():
                 if path.state is UNTRIED:
@@ -108,6 +140,8 @@ class Asking:
         mode = self.mode(now)
         curious = self._curious(mode, now)
         at = self._roster.selector.next_deadline()
+        if self._calls(mode):
+            at = min(at, self._call_at)
         for path in self._roster.paths.values():
             at = min(at, path.next_overdue())
             if path.state is UNTRIED:
@@ -128,6 +162,8 @@ class Asking:
         """Do what is due at `now`."""
         mode = self.mode(now)
         curious = self._curious(mode, now)
+        if now >= self._call_at and self._calls(mode):
+            self._call(now)
         for path in list(self._roster.paths.values()):
             path.expire(now)
             if path.state is UNTRIED:

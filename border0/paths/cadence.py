@@ -12,6 +12,7 @@ from border0.paths.limits import (
     PROBE_IDLE,
     PROBE_IDLE_SPREAD,
     PROBE_IDLE_STANDBY,
+    PROBE_SPARSE,
     PROBE_STANDBY,
     PROBE_TRIAL,
     PROBE_WATCH,
@@ -54,4 +55,6 @@ def _interval(path: Path, used: int, challenges: bool, lost: bool, now: float) -
         return (PROBE_STANDBY if used == ACTIVE else PROBE_IDLE_STANDBY) * path.jitter
     if used == IDLE:
         return PROBE_IDLE + PROBE_IDLE_SPREAD * 5 * (path.jitter - 0.9)
-    return (PROBE_WATCH if path.suspicious(now) else PROBE_ACTIVE) * path.jitter
+    if path.suspicious(now):
+        return PROBE_WATCH * path.jitter
+    return (PROBE_SPARSE if path.data.sparse else PROBE_ACTIVE) * path.jitter

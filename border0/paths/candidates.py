@@ -19,6 +19,12 @@ KIND_NAMES = {
     STATIC: "static",
 }
 NAT_UNKNOWN, NAT_EASY, NAT_HARD, NAT_BLOCKED = 0, 1, 2, 3
+NAT_NAMES = {
+    NAT_UNKNOWN: "unknown",
+    NAT_EASY: "easy",
+    NAT_HARD: "hard",
+    NAT_BLOCKED: "blocked",
+}
 
 Network = IPv4Network | IPv6Network
 Candidate = tuple[int, Address]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import cast
 
 from border0.paths.events import DataBlocked, InnerMtuChanged, PathsLost, Switched
+from border0.paths.limits import DEAD_AFTER, DEAD_AFTER_ALIKE
 from border0.paths.outlet import Outlet
 from border0.paths.path import NEVER, Path
 from border0.paths.pmtu import inner_mtu
@@ -65,6 +66,7 @@ class Choosing:
         if current is not before:
             self._switch(before, current, reason or "", now)
         self._tell(current)
+        self._be_patient(current, now)
 
     def _switch(self, before: Path | None, current: Path, reason: str, now: float) -> None:
         was = ""
@@ -79,6 +81,16 @@ class Choosing:
         self.last_switch = now
         self.switches += 1
         self._outlet.events.append(Switched(self._public_key, was, current.describe(), reason))
+
+    def _be_patient(self, current: Path, now: float) -> None:
+        """Where the other ways lose as well, a few lost probes are no death."""
+        others = [
+            path for path in self._roster.paths.values() if path.usable and path is not current
+        ]
+        alike = bool(others) and all(path.suspicious(now) for path in others)
+        current.dead_after = DEAD_AFTER_ALIKE if alike else DEAD_AFTER
+        for path in others:
+            path.dead_after = DEAD_AFTER
 
     def _tell(self, current: Path) -> None:
         events = self._outlet.events

@@ -55,6 +55,12 @@ class DataBlocked(Event):
     __slots__ = ()
 
 
+class Wanted(Event):
+    """There is something for the peer and no way answers: it must hear that we look for it."""
+
+    __slots__ = ()
+
+
 class Observed(Event):
     """The peer sees us as `address` when we send by `via`."""
 

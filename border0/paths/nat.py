@@ -93,10 +93,16 @@ def classify(
         else:
             nat.kind = EASY if len(servers) > 1 else UNKNOWN
         return nat
-    # A single server's view of a hard gateway is of no use to a peer; one that two servers share
-    # is, at least to peers whose addresses hash the same way.
+    # What two servers saw is of use to a peer, at least to one whose address hashes the same way.
+    # What one saw has a port that no peer meets, but a gateway that looks at hosts alone opens to
+    # us when its peer sends there: one for each host.
     shared = [ours for ours, by in votes.items() if len(by) > 1]
     nat.addresses = sorted(shared, key=lambda ours: (-len(votes[ours]), ours))
+    told = {host for host, _ in shared}
+    for host, port in sorted(votes):
+        if host not in told:
+            told.add(host)
+            nat.addresses.append((host, port))
     return nat
 
 

@@ -71,6 +71,7 @@ class Path:
         "created",
         "data",
         "data_dead",
+        "dead_after",
         "endpoint",
         "headers",
         "held_until",
@@ -80,6 +81,7 @@ class Path:
         "jitter",
         "kind",
         "last_heard",
+        "last_miss",
         "last_ping",
         "last_reply",
         "method",
@@ -128,6 +130,8 @@ class Path:
         self.sequence = 0
         self.outstanding: dict[int, Sent] = {}
         self.misses = 0
+        self.dead_after = DEAD_AFTER  # misses in a row
+        self.last_miss = -NEVER
         self.retries = 0
         self.hurried = False
         self.jitter = 1.0  # drawn anew at each PING, so that peers do not fall into step
@@ -184,7 +188,7 @@ class Path:
         """Tell whether it loses so much, or lost something lately, that we look closely."""
         return (
             self.misses > 0
-            or now - max(self.probes.last_loss, self.data.last_loss) < WATCH_FOR
+            or now - max(self.probes.last_loss, self.data.last_loss, self.last_miss) < WATCH_FOR
             or self.lost >= WATCH_LOSS
         )
 
@@ -243,7 +247,8 @@ class Path:
                 # path was heard of last says nothing new.
                 if sent.at >= self.last_reply:
                     self.misses += 1
-                if self.state is VALID and self.misses >= DEAD_AFTER:
+                    self.last_miss = now
+                if self.state is VALID and self.misses >= self.dead_after:
                     self.die()
             elif sent.purpose == SIZE and not self.misses and self.state is VALID:
                 self.mtu.lost(sent.size + self.headers, now)

@@ -92,6 +92,10 @@ class PathSet:
         """The NAT class that the peer says it has; see `candidates`."""
         return self._hearing.nat
 
+    @nat.setter
+    def nat(self, nat: int) -> None:
+        self._hearing.nat = nat
+
     @property
     def inner_mtu(self) -> int | None:
         """The largest inner packet of the path in use, in bytes; None before the first path."""
@@ -165,7 +169,9 @@ class PathSet:
         own: bool = False,
         wait: float = OPENER_WAIT,
     ) -> None:
-        """Take a list of where the peer may be; see `Roster.offer`."""
+        """Take a list of where the peer may be; see `Roster.offer`. A newer one is a call."""
+        if not own and 0 < self._roster.generation < generation:
+            self._asking.called(now)
         self._roster.offer(generation, offered, now, own, wait)
 
     def add_relay(self, endpoint: Endpoint, method: str, bias: float, now: float) -> Path:
@@ -244,6 +250,7 @@ class PathSet:
         self._roster.generation = 0
         self._choosing.reset()
         self._hearing.reset()
+        self._asking.called(now)
 
     def send_failed(self, endpoint: Endpoint, certain: bool, now: float) -> None:
         """A send to `endpoint` failed. One that did not answer anyway is not asked more often."""

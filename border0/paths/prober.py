@@ -176,6 +176,11 @@ class Prober:
         outlet.generation += 1
         return True
 
+    def call(self) -> int:
+        """Let our candidates count as news, although they are the same; their generation."""
+        self._outlet.generation += 1
+        return self._outlet.generation
+
     def network_changed(self, now: float, ceiling: int | None = None) -> None:
         """Addresses or routes have changed: every way is asked again at once."""
         if ceiling is not None:

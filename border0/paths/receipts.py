@@ -215,6 +215,11 @@ class DataReceipts:
             share = max(share, self._lost_lately / self._sent_lately)
         return share
 
+    @property
+    def sparse(self) -> bool:
+        """Whether so little was sent lately that a loss would not be seen soon."""
+        return self._sent_lately < DATA_LEAST
+
     def dead(self, now: float) -> bool:
         """Tell whether nothing of what was sent arrives, although probes do."""
         if self._stuck >= DATA_DEAD:

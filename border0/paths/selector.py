@@ -208,4 +208,4 @@ def _rank(path: Choice) -> tuple[bool, int, float]:
 
 
 def _score(path: Choice) -> str:
-    return f"{path.describe()} with {path.points:.1f}"
+    return f"{path.describe()} (score {path.points:.1f})"

@@ -30,7 +30,7 @@ from border0.keys import decode_key, encode_key, load_private_key
 from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
 from border0.node.nodeaddress import connector_address
-from border0.processes import logs, pathverbs
+from border0.processes import logs, pathverbs, peeringstatus
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.localsocket import LocalSocket
@@ -267,6 +267,7 @@ class ConnectorProcess(MultiService):
         for name in (
             "listen_address",
             "listen_port",
+            "advertise",
             "mtu",
             "state_dir",
             "network",
@@ -317,6 +318,7 @@ class ConnectorProcess(MultiService):
             ("border0_wireguard_received_bytes_total", "From devices.", "counter", received),
             ("border0_wireguard_sent_bytes_total", "To devices.", "counter", sent),
             *self.connector.metrics(),
+            *peeringstatus.metrics(self.tunnel),
         ]
 
 

@@ -37,6 +37,7 @@ class DevicePaths:
         self.peering = Peering(reactor, tunnel, private_key, outside, self._rules(), keep=True)
         self.peering.watch_network()
         self._keys: dict[str, bytes] = {}  # WireGuard keys of devices, by node id
+        self._told: dict[str, object] = {}  # where they are, as last told
         self._inside = self._prefixes()
 
     def _prefixes(self) -> tuple[Any, ...]:
@@ -62,6 +63,8 @@ class DevicePaths:
             self._inside = self._prefixes()
             self.peering.prober.set_rules(self._rules())
         self._keys = {device.id: device.public_key for device in self.config().devices}
+        for node in self._told.keys() - self._keys.keys():
+            del self._told[node]
         self.moved(follower, self._keys)
 
     def moved(self, follower: Follower, nodes: Iterable[str]) -> None:
@@ -70,5 +73,11 @@ class DevicePaths:
         for node in nodes:
             path = follower.paths(node)
             peer = self.tunnel.device.peers.get(self._keys.get(node, b""))
-            if path is not None and peer is not None:
-                self.peering.follow(peer, follower.endpoints(node), path)
+            if path is None or peer is None:
+                self._told.pop(node, None)
+                continue
+            said = (peer, path, follower.endpoints(node))
+            # Of thousands of devices one moves: the others are not read again.
+            if self._told.get(node) != said:
+                self._told[node] = said
+                self.peering.follow(peer, said[2], path)

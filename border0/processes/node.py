@@ -27,7 +27,7 @@ from border0.node.config import ClientConfig, load
 from border0.node.followed import Place, find_place
 from border0.node.localapi import Superseded
 from border0.node.nodeaddress import node_address
-from border0.processes import logs, pathverbs
+from border0.processes import logs, pathverbs, peeringstatus
 from border0.processes.claim import Claim
 from border0.processes.client import SYNC_SECONDS
 from border0.processes.clienttunnel import ClientTunnel
@@ -285,6 +285,7 @@ class NodeProcess(MultiService):
             ("border0_wireguard_received_bytes_total", "From connectors.", "counter", came),
             ("border0_wireguard_sent_bytes_total", "To connectors.", "counter", went),
             ("border0_node_streams", "Connections of clients.", "gauge", streams),
+            *peeringstatus.metrics(self.tunnel.tunnel),
         ]
 
 

@@ -16,7 +16,14 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
 from twisted.logger import Logger
 
 from border0.dns.adapters.stack import NameService
-from border0.dns.zone import PORT, SUFFIX, Zone, organisation_zone, server_addresses
+from border0.dns.zone import (
+    PORT,
+    SUFFIX,
+    Zone,
+    organisation_zone,
+    reverse_zones,
+    server_addresses,
+)
 from border0.errors import Border0Error
 from border0.netstack import ip
 from border0.netstack.adapters.driver import StackDriver
@@ -35,7 +42,9 @@ from border0.wireguard.adapters.netlink import Interface, is_missing, is_unsuppo
 from border0.wireguard.adapters.tun import TunPort
 
 STAND_ALONE = "local"
+NAMES = "names"  # the problem of that kind
 LOOK_SECONDS = 5.0  # how often the resolver's file is looked at
+SELDOM_SECONDS = 300.0  # at most, while it cannot be told: asking makes everything else wait
 
 log = Logger(namespace="border0.node")
 
@@ -83,6 +92,7 @@ class NodeInterface(Service):
         self._errors = TokenBucket(100.0, 50.0)
         self._sizes = TokenBucket(100.0, 50.0)
         self._looking: Any = None
+        self._pause = LOOK_SECONDS
 
     def prepare(self) -> None:
         """Make the interface, with addresses and routes; Border0Error why it cannot be."""
@@ -106,6 +116,8 @@ class NodeInterface(Service):
         self.names.startService()
         self.tun.start()
         self._resolve(self.tunnel.config)
+        if NAMES in self._problems:
+            log.error("{why}", why=self._problems[NAMES])
         self._looking = self.reactor.callLater(LOOK_SECONDS, self._look)
         log.info("interface {name}", name=self.tun.name)
 
@@ -270,22 +282,28 @@ class NodeInterface(Service):
         return [str(one) for one in sorted(found, key=lambda one: one.version)][:1]
 
     def _resolve(self, config: ClientConfig) -> None:
+        """Have names asked here, again where others have undone it; a problem when it fails."""
         if self.resolver is None:
             return
         zone = organisation_zone(config.organisation or STAND_ALONE)
         try:
-            self.resolver.use(self._servers(), [zone])
+            self.resolver.use(self._servers(), [zone, *reverse_zones(self._routes)])
+            self.resolver.look()
         except (Border0Error, OSError) as error:
-            self._problems["names"] = f"names of services are not known to programs: {error}"
-            log.error("{why}", why=self._problems["names"])
+            self._problems[NAMES] = f"programs do not know the names of services: {error}"
+        else:
+            self._problems.pop(NAMES, None)
 
     def _look(self) -> None:
-        self._looking = self.reactor.callLater(LOOK_SECONDS, self._look)
-        if self.resolver is not None:
-            try:
-                self.resolver.look()
-            except (Border0Error, OSError) as error:
-                log.error("names of services: {why}", why=str(error))
+        before = self._problems.get(NAMES)
+        self._resolve(self.tunnel.config)
+        now = self._problems.get(NAMES)
+        if now is not None and now != before:
+            log.error("{why}", why=now)
+        elif before is not None and now is None:
+            log.info("programs know the names of services")
+        self._pause = LOOK_SECONDS if now is None else min(2 * self._pause, SELDOM_SECONDS)
+        self._looking = self.reactor.callLater(self._pause, self._look)
 
     # What it says
 
@@ -293,6 +311,7 @@ class NodeInterface(Service):
         """For status."""
         servers = ", ".join(self._servers())
         names = "" if self.resolver is None else f"{SUFFIX} by {self.resolver.name}, at {servers}"
+        names = self._problems.get(NAMES, names)
         return {
             "name": self.tun.name,
             "mtu": MTU,

@@ -41,12 +41,14 @@ from border0.wireguard.peer import Peer
 LOOK_SECONDS = 5.0  # how often our own addresses are looked at
 REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
 REFUSALS = 1024
+CALL_LEAST = 2.0  # seconds between two calls; one reaches every peer
 NAT_NAMES: dict[int, Nat] = {
     NAT_UNKNOWN: "unknown",
     NAT_EASY: "easy",
     NAT_HARD: "hard",
     NAT_BLOCKED: "blocked",
 }
+NATS = {name: nat for nat, name in NAT_NAMES.items()}
 KIND_NAMES: dict[int, Kind] = {
     HOST: "host",
     MAPPED: "mapped",
@@ -95,6 +97,7 @@ class Peering(Service):
         self._looking: Any = None
         self.watch: NetWatch | None = None  # tells of changes of this machine's network
         self._refusals: dict[Any, float] = {}
+        self._call_at = 0.0  # when the next call may be
         self._flushing = False
         tunnel.peering = self
         tunnel.stack.path_mtu = tunnel.path_mtu
@@ -175,6 +178,8 @@ class Peering(Service):
                 ways.fallback = before
             peer.steer(ways)
             peer.timers.persistent_keepalive = 0.0  # probes keep the way open
+        if path.generation >= ways.generation:
+            ways.nat = NATS[path.nat]
         self.prober.offer(peer.public_key, path.generation, offered(endpoints, path.kinds), now)
         self.flush(now)
         return True
@@ -295,6 +300,9 @@ class Peering(Service):
         peer = self.tunnel.device.peers.get(event.public_key)
         if peer is None:
             return
+        if isinstance(event, events.Wanted):
+            self._look_for(peer)
+            return
         if isinstance(event, events.Switched):
             log.info("{name}: {why}", name=peer.name, why=event.reason)
         elif isinstance(event, events.PathsLost):
@@ -306,6 +314,23 @@ class Peering(Service):
         elif isinstance(event, events.DataBlocked):
             # New keys are new indices: what remembers old ones on the way may let these pass.
             self.reactor.callLater(0, self._call, peer.public_key)
+
+    def _look_for(self, peer: Peer) -> None:
+        """No way answers: perhaps we moved; and the peer must send first for its gateway's sake.
+
+        Only who may go anywhere calls. A connector has many devices, and each calls it.
+        """
+        now = self.reactor.seconds()
+        if now < self._call_at:
+            return
+        self._call_at = now + CALL_LEAST
+        if not self.outside.reflexive.asking:
+            self.outside.reflexive.ask(now)
+            self.outside.send(now)
+        if not self.keep:
+            log.debug("{name}: called, as no path answers", name=peer.name)
+            self.prober.call()
+            self._tell()
 
     def _call(self, public_key: bytes) -> None:
         peer = self.tunnel.device.peers.get(public_key)

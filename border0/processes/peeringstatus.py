@@ -6,15 +6,19 @@ Times are Unix seconds, loss is a share, sizes are bytes.
 import time
 from base64 import b64encode
 from ipaddress import ip_network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from border0.paths import address as addresses
+from border0.paths.candidates import NAT_NAMES
+from border0.paths.path import DEAD, UNTRIED, VALID
 from border0.paths.reflexive import FAMILIES
 from border0.paths.status import PathStatus, PeerStatus
-from border0.processes.outside import Outside
-from border0.processes.peering import NAT_NAMES
+from border0.processes.health import Metric
 from border0.processes.tunnel import Tunnel
 from border0.wireguard.peer import Peer
+
+if TYPE_CHECKING:
+    from border0.processes.outside import Outside
 
 
 def peers(tunnel: Tunnel) -> dict[str, Any]:
@@ -132,7 +136,30 @@ def stats(tunnel: Tunnel) -> dict[str, Any]:
     return found
 
 
-def outside(found: Outside) -> dict[str, Any]:
+def metrics(tunnel: Tunnel) -> list[Metric]:
+    """What Prometheus reads; nothing of a tunnel without probes."""
+    if tunnel.peering is None:
+        return []
+    prober = tunnel.peering.prober
+    none: dict[str, str] = {}
+    states: dict[str, int] = {UNTRIED: 0, VALID: 0, DEAD: 0}
+    for peer in prober.peers.values():
+        for path in peer.paths.values():
+            states[path.state] += 1
+    ways: list[tuple[dict[str, str], float]]
+    ways = [({"state": state}, count) for state, count in states.items()]
+    switches = sum(peer.switches for peer in prober.peers.values())
+    return [
+        ("border0_paths", "Ways to peers.", "gauge", ways),
+        ("border0_path_switches", "Changes of way of the peers there are.", "gauge",
+         [(none, switches)]),
+        ("border0_probes_refused_total", "Probes that did not authenticate, or came again.",
+         "counter", [(none, prober.refused)]),
+        ("border0_probes_unknown_total", "Probes of nobody.", "counter", [(none, prober.unknown)]),
+    ]  # fmt: skip
+
+
+def outside(found: "Outside") -> dict[str, Any]:
     """How the outside sees a port."""
     now = found.reactor.seconds()
     mapping = found.mapping
@@ -160,7 +187,7 @@ def outside(found: Outside) -> dict[str, Any]:
     }
 
 
-def _nat(found: Outside, family: int, now: float) -> dict[str, Any] | None:
+def _nat(found: "Outside", family: int, now: float) -> dict[str, Any] | None:
     nat = found.reflexive.nat(family, now)
     if nat.kind == "unknown" and not nat.addresses:
         return None

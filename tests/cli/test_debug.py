@@ -32,7 +32,7 @@ UDP6 = {
 UNTRIED = {**UDP4, "method": "udp6 (roaming)", "address": LONG, "kind": "peer-reflexive",
            "state": "untried", "rtt": None, "loss": 0.0, "mtu": None, "score": 0.0, "active": False,
            "last_probe": None, "held_seconds": 12.4}  # fmt: skip
-WHY = "udp6 [2001:db8::1]:32442: no answer to probes; now udp4 192.0.2.1:32442 with 88.6"
+WHY = "udp6 [2001:db8::1]:32442: no answer to probes; now udp4 192.0.2.1:32442 (score 88.6)"
 LAB: dict[str, Any] = {
     "public_key": "CCCC", "alias": "lab", "private_ipv4": "", "private_ipv6": "", "probes": True,
     "nat": "easy", "inner_mtu": 1372, "switches": 2, "last_switch": NOW - 42.5,
@@ -94,7 +94,7 @@ class Peers(Case):
                 "                       udp6 (roaming)      -   0.00%     -   0.0000  -",
                 "  switched 42s ago (2023-11-14 22:12:37.500, 2 in all): "
                 "udp6 [2001:db8::1]:32442: no answer to",
-                "    probes; now udp4 192.0.2.1:32442 with 88.6",
+                "    probes; now udp4 192.0.2.1:32442 (score 88.6)",
                 f"  udp6 {LONG} is not chosen for 12 s",
             ],
         )
@@ -272,7 +272,7 @@ class Watch(Case):
     def test_from_nothing_to_a_first_way(self) -> None:
         none = moved(BEFORE, switches=0, last_switch=None, connections=[])
         first = moved(none, switches=1, last_switch=NOW + 3, connections=[UDP4],
-                      last_reason="first path, udp4 192.0.2.1:32442 with 88.6")  # fmt: skip
+                      last_reason="first path, udp4 192.0.2.1:32442 (score 88.6)")  # fmt: skip
         self.node(debug_peers=[{"now": NOW, "peers": []}, none, first])
         self.assertEqual(
             [line[25:] for line in self.watch(turns=3)],

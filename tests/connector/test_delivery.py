@@ -309,7 +309,7 @@ class Services(Folder):
 class WithTheRecorder(TestCase):
     """The files as the recorder writes them, read in the reactor's threads."""
 
-    timeout = 30
+    timeout = 120
 
     async def test_records_arrive_as_they_were_written(self) -> None:
         state = Path(self.mktemp())

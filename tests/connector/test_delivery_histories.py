@@ -34,6 +34,7 @@ from border0.control.push.adapters.records import RecordSender
 from border0.control.push.client import MapClient
 from border0.control.push.events import Recorded
 from tests.control.push.worlds import Line, Server, Shelf, State
+from tests.support.counterparts import takes_long
 
 few = st.integers(min_value=1, max_value=6)
 
@@ -284,7 +285,7 @@ class Delivered(SynchronousTestCase):
         run_state_machine_as_test(
             Histories,
             settings=settings(
-                max_examples=200,
+                max_examples=200 if takes_long() else 70,
                 stateful_step_count=40,
                 derandomize=True,
                 database=None,

@@ -27,7 +27,7 @@ from border0.dns.message import (
     A,
 )
 from border0.dns.responder import respond
-from border0.dns.zone import Zone, organisation_zone, server_addresses
+from border0.dns.zone import Zone, organisation_zone, reverse_zones, server_addresses
 from tests.dns.wire import addresses, query, rcode, read
 
 RANGES = (ip_network("100.126.0.0/20"), ip_network("fd62:6f72:6465:7231::/64"))
@@ -134,6 +134,21 @@ class Answers(SynchronousTestCase):
     def test_servers_are_the_first_addresses(self) -> None:
         self.assertEqual(server_addresses(RANGES), [V4, V6])
         self.assertEqual(server_addresses([ip_network("100.126.0.1/32")]), [])
+
+    def test_reverse_zones(self) -> None:
+        for text, first, count in (
+            ("100.126.0.0/24", "0.126.100.in-addr.arpa", 1),
+            ("100.126.0.0/20", "0.126.100.in-addr.arpa", 16),
+            ("100.64.0.0/10", "64.100.in-addr.arpa", 64),
+            ("100.126.0.1/32", "1.0.126.100.in-addr.arpa", 1),
+            ("fd62:6f72:6465:7231::/64", "1.3.2.7.5.6.4.6.2.7.f.6.2.6.d.f.ip6.arpa", 1),
+            ("fd00::/7", "c.f.ip6.arpa", 2),
+        ):
+            prefix = ip_network(text, strict=False)
+            zones = reverse_zones([prefix])
+            self.assertEqual((zones[0], len(zones)), (first, count))
+            self.assertTrue(prefix[-1].reverse_pointer.endswith("." + zones[-1])
+                            or prefix[-1].reverse_pointer == zones[-1])  # fmt: skip
 
 
 class Sizes(SynchronousTestCase):

@@ -127,5 +127,5 @@ class SSHCase(SynchronousTestCase):
                 if all(record.get(key) == wanted[key] for key in wanted)
             ]
 
-        wait_until(found, 10, f"a record with {wanted}", 0.05)
+        wait_until(found, 30, f"a record with {wanted}", 0.05)
         return found()[-1]

@@ -12,16 +12,19 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.integration.exchange import Echo
 from tests.support import children
+from tests.support.bus import PrivateBus
 from tests.support.client import service
 from tests.support.connector import ConnectorProcess, database, databases, device, http, policy, tls
 from tests.support.counterparts import requires
 from tests.support.namespaces import Namespace, veth
+from tests.support.resolvedouble import STUB, Link, ResolvedDouble
 from tests.support.stage import PASSWORD, Stage, shared
 from tests.support.tunhome import WWW, TunHome, World
 from tests.support.tunnel import new_key
@@ -40,10 +43,6 @@ with socket.create_connection((sys.argv[1], 7000), 20) as s:
     while part := s.recv(1 << 20):
         got += part
 print(len(got), got == data)
-"""
-DOUBLE = """#!/bin/sh
-# A double of resolvectl: it writes down what it was told.
-echo "$@" >> {log}
 """
 
 
@@ -379,25 +378,123 @@ class Resolvers(Case):
         self.assertIn("restored", self.home.node("stop").stderr)
         self.assertEqual(self.resolver(), self.before)
 
-    def test_resolved_by_a_double_of_its_program(self) -> None:
-        programs = self.home.folder / "programs"
-        programs.mkdir()
-        log = self.home.folder / "told"
-        (programs / "resolvectl").write_text(DOUBLE.format(log=log))
-        (programs / "resolvectl").chmod(0o755)
-        self.said("mkdir", "-p", "/run/systemd/resolve")
-        self.said("mv", "/etc/resolv.conf", "/run/systemd/resolve/stub-resolv.conf")
-        self.said("ln", "-s", "../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf")
+
+@requires(*NEEDS, "busctl", "dbus-daemon", "jeepney")
+class Resolved(Case):
+    """With the real busctl and dbus-daemon; systemd-resolved itself is a DOUBLE, on their bus."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.said("mkdir", "-p", "/run/systemd/resolve", "/run/dbus")
+        self.said("ln", "-sf", "../run/systemd/resolve/stub-resolv.conf", "/etc/resolv.conf")
+        stub = f"nameserver {STUB[0]}\noptions edns0 trust-ad\nsearch .\n"
+        self.said("tee", "/run/systemd/resolve/stub-resolv.conf", input=stub.encode())
         self.before = self.resolver()
-        child = self.start(path=f"{programs}:")
+
+        def inside(argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+            return self.home.namespace.spawn(self.home.inside(argv), **options)
+
+        # Where every program of this machine finds its system bus.
+        self.bus = PrivateBus(inside, also="/run/dbus/system_bus_socket")
+        self.addCleanup(self.bus.close)
+        self.double = self.started()
+
+    def started(self) -> ResolvedDouble:
+        double = ResolvedDouble(self.bus.address, self.home.namespace, elsewhere=self.world.address)
+        self.addCleanup(double.close)
+        return double
+
+    def serves(self) -> None:
+        self.assertEqual(self.looked_up(SHOP), {"100.126.0.1", "fd62:6f72:6465:7231::1"})
+        self.assertEqual(self.looked_up("www.example.org"), {WWW})
+
+    def index(self) -> int:
+        return int(self.said("ip", "-o", "link", "show", "border0").split(":")[0])
+
+    def test_set_and_reverted(self) -> None:
+        child = self.start()
+        index = self.index()
         self.assertEqual(
-            log.read_text().splitlines(),
-            [
-                "dns border0 100.126.0.1",
-                "domain border0 ~local.border0.internal",
-                "default-route border0 false",
-            ],
+            self.double.links,
+            {
+                index: Link(
+                    "border0",
+                    dns=["100.126.0.1"],
+                    domains=[
+                        ("local.border0.internal", True),
+                        ("0.126.100.in-addr.arpa", True),
+                        ("1.3.2.7.5.6.4.6.2.7.f.6.2.6.d.f.ip6.arpa", True),
+                    ],
+                    default_route=False,
+                    dnssec="no",
+                    dns_over_tls="no",
+                    modes_in_use=("no", "no"),
+                )
+            },
         )
+        self.assertEqual(self.double.calls[-1][0], "SetLinkDNS")
+        self.assertEqual(self.resolver(), self.before)  # its file is not touched
+        self.assertIn("systemd-resolved", self.home.node("status").stdout)
+        self.serves()
+        for address in ("100.126.0.1", "fd62:6f72:6465:7231::1"):
+            self.assertIn(SHOP, self.said("getent", "hosts", address))
+        self.assertEqual(self.query(), "42")
+        self.assertFalse(any(b"border0" in one for one in self.world.asked))
         children.end(child, signal.SIGTERM)
-        self.assertEqual(log.read_text().splitlines()[3:], ["revert border0"])
+        self.assertEqual(self.double.calls[-1], ("RevertLink", index))
+        self.assertEqual(self.double.links, {})
+        self.pristine()
+        self.assertNotIn("names were not given back", self.home.log.read_text())
+
+    def test_killed_and_nothing_is_to_revert(self) -> None:
+        for again in (False, True):
+            child = self.start()
+            child.kill()
+            child.wait(10)
+            self.assertTrue((self.home.folder / "node.journal").exists())
+            told = len(self.double.calls)
+            if again:
+                child = self.start()
+                self.serves()
+                self.assertNotIn("restore", self.home.log.read_text())
+                children.end(child, signal.SIGTERM)
+            else:
+                done = self.home.node("stop")
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                self.assertEqual(len(self.double.calls), told)
+                self.said("rm", "-f", "/run/border0/node.sock")
+            self.pristine()
+
+    def test_refused_then_taken(self) -> None:
+        self.double.managed.add("border0")
+        child = self.start()
+        why = "systemd-resolved, SetLinkDNSSEC: Link border0 is managed."
+        self.assertIn(why, self.home.log.read_text())
+        self.assertIn(why, self.home.node("status", "--json").stdout)
+        self.assertNotIn("Traceback", self.home.log.read_text())
+        self.double.managed.clear()
+        children.wait_until(
+            lambda: any(one.dns for one in self.double.links.values()), 60, "it is said again"
+        )
+        self.serves()
+        children.wait_until(
+            lambda: why not in self.home.node("status", "--json").stdout,
+            30,
+            "all is well",
+            interval=0.5,
+        )
+        # systemd-resolved ends first: nobody is there to be told, and the interface goes anyway.
+        self.double.close()
+        children.end(child, signal.SIGTERM)
+        self.assertIn("names were not given back: systemd-resolved", self.home.log.read_text())
+        self.assertEqual(self.home.node("stop").stderr, "")
+        self.pristine()
+
+    def test_nobody_answers(self) -> None:
+        self.double.close()
+        child = self.start()
+        self.assertIn("100.126.0.1", self.home.resolv.read_text())
+        self.assertIn("names: ", status := self.home.node("status").stdout.lower())
+        self.assertIn("resolv.conf", status)
+        children.end(child, signal.SIGTERM)
         self.pristine()

@@ -87,7 +87,7 @@ class RealGateway(SynchronousTestCase):
     def released(self, child: Child) -> None:
         child.order("stop")
         self.assertEqual(child.process.wait(PATIENCE), 0)
-        children.wait_until(lambda: "dnat" not in self.gateway.rules(), 5, "the rule is gone")
+        children.wait_until(lambda: "dnat" not in self.gateway.rules(), 30, "the rule is gone")
 
     def test_pcp(self) -> None:
         self.gateway.start()

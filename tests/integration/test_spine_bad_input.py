@@ -104,7 +104,7 @@ class Client(SpineCase):
         children.wait_until(lambda: self.stage.activity(ASLEEP), 15, "the query runs")
         children.end(child, signal.SIGKILL)
         children.wait_until(
-            lambda: not self.stage.activity(ASLEEP), 10, "the query is cancelled upstream"
+            lambda: not self.stage.activity(ASLEEP), 30, "the query is cancelled upstream"
         )
 
     def test_it_vanishes_in_the_middle_of_a_result(self):
@@ -113,7 +113,7 @@ class Client(SpineCase):
         next(rows)
         connection.pgconn.finish()
         query = "state <> 'idle' AND query LIKE '%generate_series(1, 1e6)%'"
-        children.wait_until(lambda: not self.stage.activity(query), 10, "the query has ended")
+        children.wait_until(lambda: not self.stage.activity(query), 30, "the query has ended")
 
     def test_it_sends_half_a_message_and_leaves(self):
         for cut in (1, 4, 9, 20):

@@ -22,7 +22,7 @@ class RecordsCase(SpineCase):
                     return lines if lines[-1]["type"] == "session.end" else None
             return None
 
-        children.wait_until(complete, 10, f"a finished recording with {marker}", 0.1)
+        children.wait_until(complete, 30, f"a finished recording with {marker}", 0.1)
         return complete()
 
     def assert_envelope(self, line, kind, socket):

@@ -30,7 +30,7 @@ class Reload(SynchronousTestCase):
         seen = self.connector.log().count(expected)
         os.kill(self.connector.pid, signal.SIGHUP)
         children.wait_until(
-            lambda: self.connector.log().count(expected) > seen, 10, f"the log says {expected!r}"
+            lambda: self.connector.log().count(expected) > seen, 30, f"the log says {expected!r}"
         )
 
     def test_a_changed_policy_ends_the_sessions_that_lived_by_it_and_no_others(self):

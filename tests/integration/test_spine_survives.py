@@ -71,7 +71,7 @@ class Rekey(SmallCase):
             def forget_keys():
                 # setconf drops wireguard-go's sessions: its next packet begins a handshake
                 stage.client.configure()
-                children.wait_until(stage.client.last_handshake, 10, "a new handshake", 0.1)
+                children.wait_until(stage.client.last_handshake, 30, "a new handshake", 0.1)
                 handshakes.add(stage.client.last_handshake())
 
             import threading

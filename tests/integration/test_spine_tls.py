@@ -160,7 +160,7 @@ class TheNetwork(SpineCase):
             started = time.monotonic()
             with self.assertRaises(ConnectionRefusedError):
                 self.stage.dial(address, 4444)
-            self.assertLess(time.monotonic() - started, 5)
+            self.assertLess(time.monotonic() - started, 20)
 
     def test_an_unknown_key_gets_silence(self):
         self.stage.client.run(["ping", "-c", "1", spine.WRITE])

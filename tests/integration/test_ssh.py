@@ -172,7 +172,7 @@ class Terminals(SSHCase):
         read_until(fd, b"33 101")
         size(fd, 50, 132)
         child.send_signal(signal.SIGWINCH)
-        wait_until(lambda: self.sized(fd, b"50 132"), 10, "the size has arrived", 0.1)
+        wait_until(lambda: self.sized(fd, b"50 132"), 30, "the size has arrived", 0.1)
         trap = b"trap 'echo ca''ught; exit 5' INT; echo ar''med; while :; do sleep 1; done"
         os.write(fd, b'exec sh -c "' + trap + b'"\n')
         read_until(fd, b"armed")

@@ -328,4 +328,4 @@ class BuiltIn(SSHCase):
             child = self.spawn(proxy, *options, "alice@127.0.0.1", "echo $$.; exec sleep 1000")
             pid = int(child.stdout.readline().split(b".")[0])
             child.kill()
-            wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 10, "it has ended")
+            wait_until(lambda pid=pid: not os.path.exists(f"/proc/{pid}"), 30, "it has ended")

@@ -119,4 +119,4 @@ class Tunnel(SynchronousTestCase):
             casts = state.glob("recordings/*/*/*/*.cast")
             return any("on the terminal" in path.read_text() for path in casts)
 
-        children.wait_until(shown, 5, "the recording is there")
+        children.wait_until(shown, 30, "the recording is there")

@@ -34,7 +34,7 @@ class TemporaryServers(SynchronousTestCase):
 
 @requires("namespaces", "ping")
 class JoinedNamespaces(SynchronousTestCase):
-    timeout = 30
+    timeout = 120
 
     def test_a_pair_reaches_each_other_over_both_families(self):
         one, two = Namespace(), Namespace()

@@ -119,7 +119,7 @@ class EmulatedNetwork(SynchronousTestCase):
 
 @requires("namespaces", "tun", "ping")
 class OwnProcess(SynchronousTestCase):
-    timeout = 30
+    timeout = 120
 
     def test_hosts_reach_each_other_and_links_obey(self):
         lab = LabProcess({"hosts": {"one": {"addrs": [S1]}, "two": {"addrs": [S2]}}})

@@ -38,7 +38,7 @@ class SelectorTests(SynchronousTestCase):
         return None
 
     def test_the_first_is_taken_at_once(self) -> None:
-        self.assertEqual(self.decide(0.0), "first path, a with 80.0")
+        self.assertEqual(self.decide(0.0), "first path, a (score 80.0)")
         self.assertIs(self.selector.current, self.a)
         self.assertIsNone(self.decide(100.0))
 
@@ -57,7 +57,7 @@ class SelectorTests(SynchronousTestCase):
             self.assertIs(self.selector.challenger, self.b)
             self.assertAlmostEqual(self.selector.next_deadline(), 10.0 + seconds)
             self.assertIsNone(self.decide(10.0 + seconds - 0.01))
-            self.assertIn("a scores 40.0; now b with", self.decide(10.0 + seconds) or "")
+            self.assertIn("a scores 40.0; now b (score", self.decide(10.0 + seconds) or "")
 
     def test_a_moment_of_doubt_does_not_start_patience_anew(self) -> None:
         self.decide(0.0)
@@ -80,7 +80,7 @@ class SelectorTests(SynchronousTestCase):
     def test_a_dead_path_is_left_at_once_and_held_down(self) -> None:
         self.decide(0.0)
         self.a.usable = False
-        self.assertEqual(self.decide(5.0), "a: no answer to probes; now b with 60.0")
+        self.assertEqual(self.decide(5.0), "a: no answer to probes; now b (score 60.0)")
         self.a.usable = True
         self.a.points = 99.0
         self.b.points = 20.0

@@ -5,6 +5,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from border0.dns.message import encode_name
+from border0.errors import Border0Error
 from border0.netstack import icmp, ip, udp
 from border0.processes import nodeinterface
 from border0.processes.nodeinterface import NodeInterface, is_question
@@ -45,10 +46,12 @@ class FakeInterface:
         return lambda *words: self.said.append((name, *map(str, words)))
 
 
-class Packets(Case):
+class Running(Case):
+    resolver: Any = None
+
     def setUp(self) -> None:
         super().setUp()
-        self.node = NodeInterface(self.net.clock, "tun", self.tunnel, os.urandom, None)
+        self.node = NodeInterface(self.net.clock, "tun", self.tunnel, os.urandom, self.resolver)
         self.tun = FakeTun()
         self.node.tun = self.tun  # type: ignore[assignment]
         self.node._driver.transmit = self.tun.send
@@ -58,6 +61,8 @@ class Packets(Case):
         self.node.startService()
         self.addCleanup(self.node.stopService)
 
+
+class Packets(Running):
     def out(self, payload: bytes, to: bytes = WEB, protocol: int = ip.TCP) -> list[bytes]:
         """A program's packet; what the kernel hears in a second."""
         self.tun.heard.clear()
@@ -218,3 +223,47 @@ class Packets(Case):
         self.assertEqual(zone.ask(encode_name("other.acme.border0.internal"), 1).records,
                          [(1, WEB)])  # fmt: skip
         self.assertEqual(zone.ask(encode_name("web.acme.border0.internal"), 1).rcode, 3)
+
+
+class Refusing:
+    """A resolver that takes nothing for a while."""
+
+    name = "a double"
+
+    def __init__(self) -> None:
+        self.reason = "it sleeps"
+        self.said: list[Any] = []
+        self.given_back = False
+
+    def use(self, servers: list[str], domains: list[str]) -> None:
+        self.said.append((servers, domains))
+        if self.reason:
+            raise Border0Error(self.reason)
+
+    def look(self) -> None:
+        pass
+
+    def restore(self) -> None:
+        self.given_back = True
+
+
+class Names(Running):
+    def setUp(self) -> None:
+        self.resolver = Refusing()
+        super().setUp()
+
+    def test_a_resolver_that_wakes_up_is_told(self) -> None:
+        wanted = (["100.126.0.1"], ["local.border0.internal", "0.126.100.in-addr.arpa"])
+        self.assertEqual(self.resolver.said, [wanted])
+        self.assertIn("it sleeps", self.node.problems()[0])
+        self.assertIn("it sleeps", self.node.facts()["names"])
+        self.net.advance(100)  # 5, 15, 35, 75: each may make everything else wait
+        self.assertEqual(self.resolver.said, [wanted] * 5)
+        self.resolver.reason = ""
+        self.net.advance(60)
+        self.assertEqual((self.resolver.said[-1], self.node.problems()), (wanted, []))
+        told = len(self.resolver.said)
+        self.net.advance(30)
+        self.assertEqual(len(self.resolver.said), told + 6)
+        self.node.stopService()
+        self.assertTrue(self.resolver.given_back)

@@ -5,10 +5,13 @@ import json
 from base64 import b64encode
 from typing import Any
 
+from twisted.internet.defer import succeed
+
 from border0.control.push.offer import PathOffer
 from border0.paths import stun
-from border0.paths.candidates import Rules
-from border0.processes import peeringstatus
+from border0.paths.candidates import HOST, STATIC, Rules
+from border0.paths.portmap.lease import Mapping as Lease
+from border0.processes import outside, peeringstatus
 from border0.processes.outside import Outside
 from border0.processes.peering import Peering, offered
 from tests.processes.test_clienttunnel import Case
@@ -75,6 +78,9 @@ class Ways(Two):
         self.assertTrue(0.0 < way["rtt"] < 0.2)
         self.assertFalse(self.to_a.roams)
         self.assertEqual(self.to_a.source, self.a.place)
+        found = {name: values for name, _, _, values in peeringstatus.metrics(self.tunnel.tunnel)}
+        self.assertIn(({"state": "valid"}, 1), found["border0_paths"])
+        self.assertEqual(peeringstatus.metrics(self.b.tunnel), [])
 
     def test_a_session_of_before_goes_on(self) -> None:
         leg = self.connected()
@@ -209,7 +215,7 @@ class Trouble(Two):
 class Seen(Two):
     """What STUN says of us."""
 
-    def answer(self, host: str, port: int) -> None:
+    def answer(self, host: str, port: int, server: Place = SERVER) -> None:
         """Be the server: answer each request with this address."""
 
         class Port:
@@ -217,9 +223,9 @@ class Seen(Two):
             def other(data: bytes, source: Place) -> None:
                 request = stun.parse(data)
                 reply = stun.binding_success(request.transaction, host, port, sealed=False)
-                self.net.carry(SERVER, source, len(reply), reply)
+                self.net.carry(server, source, len(reply), reply)
 
-        self.net.ports[SERVER] = Port  # type: ignore[assignment]
+        self.net.ports[server] = Port  # type: ignore[assignment]
 
     def test_a_reflexive_address_is_published_and_told(self) -> None:
         self.answer("203.0.113.80", 8080)
@@ -235,6 +241,66 @@ class Seen(Two):
         self.assertEqual(server["server"], "stun.example:3478")
         self.assertEqual(server["seen"], "203.0.113.80:8080")
         self.assertTrue(0.0 < server["rtt"] < 0.2)
+
+    def test_a_gateway_is_asked_for_a_port_only_where_one_stands(self) -> None:
+        made: list[Any] = []
+
+        class Mapping:
+            """What the outside wants of a port mapping."""
+
+            def __init__(self, reactor: Any, port: int, changed: Any) -> None:
+                self.changed, self.mapping, self.done = changed, None, []
+                self.failure, self.gateway = "", "192.168.1.1"
+                made.append(self)
+
+            def start(self) -> None:
+                self.done.append("start")
+
+            def refresh(self) -> None:
+                self.done.append("refresh")
+
+            def stop(self) -> Any:
+                self.done.append("stop")
+                return succeed(None)
+
+        self.patch(outside, "PortMapping", Mapping)
+        found = self.ours.outside
+        found.map_ports = True
+        for number in (1, 2):
+            self.answer("192.0.2.1", 1, (f"203.0.113.{number}", 3478))
+        servers = [(f"s{number}:3478", f"203.0.113.{number}", 3478) for number in (1, 2)]
+        found._found(servers)
+        self.ours.flush(self.net.clock.seconds())
+        self.net.advance(2)
+        self.assertEqual(made, [])  # what servers see is our own address
+        for number in (1, 2):
+            self.answer("203.0.113.80", 8080, (f"203.0.113.{number}", 3478))
+        self.ours.network_changed()
+        self.net.advance(2)
+        (mapping,) = made
+        self.assertEqual(mapping.done, ["start"])
+        mapping.mapping = Lease("pcp", "203.0.113.80", 9090, 1, 7200, 0.0)
+        mapping.changed(mapping.mapping)
+        endpoints, path = self.said["device"]
+        self.assertEqual(path.kinds, ["host", "mapped", "reflexive"])
+        self.assertEqual(endpoints[1], "203.0.113.80:9090")
+        self.assertEqual(path.nat, "easy")
+        check = peeringstatus.outside(found)
+        wanted = {"protocol": "pcp", "address": "203.0.113.80:9090"}
+        self.assertEqual(check["port_mapping"], wanted)
+        self.ours.network_changed()
+        self.assertEqual(mapping.done, ["start", "refresh"])
+        self.ours.stopService()
+        self.assertEqual(mapping.done[-1], "stop")
+
+    def test_what_an_administrator_knows_comes_first(self) -> None:
+        hosts = [f"192.0.2.{number}:1" for number in range(1, 30)]
+        found = Outside(
+            self.net.clock, self.tunnel.tunnel.udp, lambda: hosts, advertised=["[2001:db8::7]:9"]
+        )
+        found.start()
+        kinds = [kind for kind, _ in found.candidates()]
+        self.assertEqual(kinds, [STATIC] + [HOST] * 9)  # there is room for what is found out
 
     def test_netcheck_waits_for_a_round(self) -> None:
         self.successResultOf(self.ours.outside.ask_now())

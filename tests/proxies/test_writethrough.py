@@ -65,7 +65,7 @@ class Dials(protocol.ClientFactory):
 
 
 class Sockets(TestCase):
-    timeout = 30
+    timeout = 120
 
     @defer.inlineCallbacks
     def pair(self):

@@ -7,7 +7,6 @@ what the ledger promises.
 
 import hashlib
 import json
-import os
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,12 +23,13 @@ from border0.statements import (
 )
 from border0.statements.text import write_object
 from tests.statements.test_text import JSON
+from tests.support.counterparts import takes_long
 from tests.support.organisation import NOW, Organisation, identifier
 
 NAMES = st.sampled_from(["a", "b", "c"])
 MEMBERS = ("org", "id", "revision", "issued", "expires", "critical", "live", "keys", "policies")
 OBJECTS = ("policy", "attachment", "membership")
-LONG = os.environ.get("BORDER0_LONG", "") not in ("", "0")
+LONG = takes_long()
 PROFILE = settings(
     derandomize=True,
     database=None,

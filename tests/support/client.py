@@ -215,7 +215,7 @@ class ClientHome:
         pid = self.agent()
         if pid:
             os.kill(pid, signal.SIGTERM)
-            children.wait_until(lambda: not self.agent(), 10, "the agent ends")
+            children.wait_until(lambda: not self.agent(), 30, "the agent ends")
 
     def close(self) -> None:
         """End the agent and remove the folder."""

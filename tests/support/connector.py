@@ -212,7 +212,7 @@ class ConnectorProcess:
         """Write the file that twistd will read."""
         self.file.write_text(render(self.configuration))
 
-    def start(self, patience: float = 20.0) -> ConnectorProcess:
+    def start(self, patience: float = 60.0) -> ConnectorProcess:
         """Start it and wait until it is bound and has told its public key."""
         self.write()
         self._read_from = len(self.log())
@@ -291,12 +291,12 @@ class ConnectorProcess:
         lines = [line for recording in self.recordings().values() for line in recording]
         return [line for line in lines if all(line.get(key) == wanted[key] for key in wanted)]
 
-    def wait_for_record(self, seconds: float = 5.0, **wanted: object) -> dict[str, Any]:
+    def wait_for_record(self, seconds: float = 30.0, **wanted: object) -> dict[str, Any]:
         """Wait until a recorded line with these fields is in its file; return the newest."""
         children.wait_until(lambda: self.records(**wanted), seconds, f"a record with {wanted}", 0.1)
         return self.records(**wanted)[-1]
 
-    def wait_for_audit(self, seconds: float = 5.0, **wanted: object) -> dict[str, Any]:
+    def wait_for_audit(self, seconds: float = 30.0, **wanted: object) -> dict[str, Any]:
         """Wait until an audit line with these fields is there; return the newest."""
         children.wait_until(
             lambda: self.audited(**wanted), seconds, f"an audit line with {wanted}", 0.1

@@ -123,6 +123,9 @@ COUNTERPARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "curl": ("curl", _program("curl")),
     "dig": ("bind9-dnsutils", _program("dig")),
     "resolvconf": ("openresolv", _program("resolvconf")),
+    "busctl": ("systemd", _program("busctl")),
+    "dbus-daemon": ("dbus-daemon", _program("dbus-daemon")),
+    "jeepney": ("", _module("jeepney")),
     "ssh": ("openssh-client", _program("ssh")),
     "sshd": ("openssh-server", _program("sshd")),
     "psycopg": ("", _module("psycopg")),
@@ -199,9 +202,14 @@ def requires(*names: str) -> Callable[[T], T]:
     return decorate
 
 
+def takes_long() -> bool:
+    """Say whether this is the long run: many rounds where others make do with some."""
+    return os.environ.get("BORDER0_LONG", "") not in ("", "0")
+
+
 def long_only(subject: T) -> T:
     """Decorate a test that is too slow for every run: ``BORDER0_LONG=1`` enables it."""
-    if os.environ.get("BORDER0_LONG", "") in ("", "0"):
+    if not takes_long():
         marked: Any = subject
         marked.skip = "takes longer than 30 seconds: tox -e long, or BORDER0_LONG=1"
     return subject

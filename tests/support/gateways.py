@@ -127,7 +127,7 @@ class LinuxGateway:
         self._daemon = self.gateway.spawn(
             [program, "-d", "-f", str(settings), "-P", pid], output=self.folder / "log"
         )
-        children.wait_until(self._listens, 10, "the gateway's daemon")
+        children.wait_until(self._listens, 30, "the gateway's daemon")
 
     def _listens(self) -> bool:
         assert self._daemon is not None and self._daemon.poll() is None, self.log()

@@ -21,7 +21,8 @@ _numbers = itertools.count(1)
 
 def unique(prefix: str) -> str:
     """Return a name of at most 15 characters that no other process uses."""
-    return f"{prefix}{os.getpid():x}{next(_numbers):x}"[:15]
+    # A fixed width: 0x12 and 3 are not 0x1 and 0x23.
+    return f"{prefix}{os.getpid():06x}{next(_numbers):x}"[:15]
 
 
 def ip(*words: str) -> None:

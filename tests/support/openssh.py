@@ -95,7 +95,7 @@ class OpenSSHServer:
         else:
             with log.open("ab") as output:
                 self.process = subprocess.Popen(argv, stdout=output, stderr=output)
-        children.wait_until(lambda: "Server listening" in log.read_text(), 10, "sshd listens")
+        children.wait_until(lambda: "Server listening" in log.read_text(), 30, "sshd listens")
         return self
 
     def _with_accounts(self) -> list[str]:

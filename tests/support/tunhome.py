@@ -37,6 +37,7 @@ class World:
     """A name server at an address of a namespace: it knows www.example.org and nothing else."""
 
     def __init__(self, namespace: Namespace, address: str) -> None:
+        self.address = address
         with namespace.inside():
             self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             self.socket.bind((address, 53))

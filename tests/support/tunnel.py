@@ -64,7 +64,7 @@ class WireGuardClient:
             ["wireguard-go", "-f", self.interface], output=self._log, environment=environment
         )
         control = Path(CONTROL_SOCKETS, self.interface + ".sock")
-        children.wait_until(control.exists, 10, "wireguard-go is up: " + self._log.read_text())
+        children.wait_until(control.exists, 30, "wireguard-go is up: " + self._log.read_text())
         self.configure()
         for address in self.addresses:
             words = ["addr", "add", address, "dev", self.interface]

@@ -70,7 +70,7 @@ class Say(Protocol):
 class Loopback(TestCase):
     """An authority, and servers of any context on 127.0.0.1."""
 
-    timeout = 30
+    timeout = 120
 
     def setUp(self) -> None:
         self.folder = Path(self.mktemp())

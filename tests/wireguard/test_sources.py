@@ -17,7 +17,7 @@ DATA = b"\x04" + bytes(39)
 class Answers(TestCase):
     """A port on all addresses is written to at one that is not the system's favourite."""
 
-    timeout = 20
+    timeout = 120
 
     def setUp(self) -> None:
         from twisted.internet import reactor
@@ -52,7 +52,7 @@ class Answers(TestCase):
             made = socket.socket(family, socket.SOCK_DGRAM)
         self.addCleanup(made.close)
         made.bind((host, 0))
-        made.settimeout(5)
+        made.settimeout(30)
         return made
 
     async def answered(self, one: str, two: str, me: str) -> None:

@@ -40,7 +40,7 @@ class Sink:
 
 
 class PortTests(TestCase):
-    timeout = 20
+    timeout = 120
     interface = "127.0.0.1"
 
     def setUp(self) -> None:
@@ -186,7 +186,7 @@ class Port6Tests(PortTests):
 
 
 class DualStackTests(TestCase):
-    timeout = 20
+    timeout = 120
 
     async def test_one_port_takes_both_families(self) -> None:
         from twisted.internet import reactor

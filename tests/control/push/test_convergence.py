@@ -24,6 +24,7 @@ from border0.control.push.messages import Key
 from border0.control.push.nodemap import NodeMap
 from border0.control.push.upload import UNANSWERED
 from tests.control.push.worlds import NODE, Line, Server, Shelf, State
+from tests.support.counterparts import takes_long
 
 KEYS: list[Key] = [("head", "o1"), *(("node", f"x{number}") for number in range(7))]
 index = st.integers(min_value=0, max_value=30)
@@ -254,12 +255,12 @@ class Troubles(RuleBasedStateMachine):
 
 
 class Convergence(SynchronousTestCase):
-    def converges(self, examples: int, steps: int) -> None:
+    def converges(self) -> None:
         run_state_machine_as_test(
             Troubles,
             settings=settings(
-                max_examples=examples,
-                stateful_step_count=steps,
+                max_examples=150 if takes_long() else 50,
+                stateful_step_count=40,
                 derandomize=True,
                 database=None,
                 deadline=None,
@@ -267,11 +268,11 @@ class Convergence(SynchronousTestCase):
         )
 
     def test_maps_of_one_frame(self) -> None:
-        self.converges(150, 40)
+        self.converges()
 
     def test_maps_of_many_frames_and_statements_of_many_pieces(self) -> None:
         self.patch(session, "FRAME", 300)
         self.patch(session, "SLACK", 2)
         self.patch(wire, "MAX_PIECE", 100)
         self.patch(upload, "PIECE", 50)
-        self.converges(150, 40)
+        self.converges()

@@ -12,8 +12,10 @@ from border0.control.push import messages as wire
 from border0.control.push.messages import PathOffer, ProtocolError
 from border0.control.push.offer import sound
 from border0.control.push.said import report_of
+from tests.support.counterparts import takes_long
 
-fixed = settings(max_examples=300, derandomize=True, database=None, deadline=None)
+EXAMPLES = 300 if takes_long() else 100
+fixed = settings(max_examples=EXAMPLES, derandomize=True, database=None, deadline=None)
 KEY = b64encode(bytes(range(32))).decode()
 WHERE = ["192.0.2.1:7", "[2001:db8::1]:7"]
 GOOD: dict[str, Any] = {

@@ -22,6 +22,7 @@ from border0.control.push.client import MapClient
 from border0.control.push.events import SoftChanged
 from border0.control.push.messages import Key, PathOffer
 from tests.control.push.worlds import Line, Server, State
+from tests.support.counterparts import takes_long
 
 NODE: Key = ("node", "n2")
 KINDS = st.sampled_from(["host", "mapped", "reflexive", "static"])
@@ -195,7 +196,7 @@ class SoftConvergence(SynchronousTestCase):
         run_state_machine_as_test(
             Reports,
             settings=settings(
-                max_examples=150,
+                max_examples=150 if takes_long() else 50,
                 stateful_step_count=40,
                 derandomize=True,
                 database=None,

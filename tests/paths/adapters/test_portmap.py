@@ -26,7 +26,7 @@ class Page(Protocol):
 
 
 class Exchanges(TestCase):
-    timeout = 20
+    timeout = 120
 
     def exchange(self, *pieces: bytes, closes: bool = True):
         self.page = Factory.forProtocol(Page)

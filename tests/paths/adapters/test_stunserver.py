@@ -32,7 +32,7 @@ def loopback_has(host: str) -> bool:
 
 
 class Loopback(TestCase):
-    timeout = 30
+    timeout = 120
 
     def listen(self, host: str, server: StunServer | None = None) -> StunPort:
         port = StunPort(server or StunServer(os.urandom), reactor, host, 0)

@@ -108,7 +108,7 @@ async def until(condition: Callable[[], Any]) -> None:
 
 
 class HalfAMessage(TestCase):
-    timeout = 30
+    timeout = 120
 
     async def session(self, seconds: float | None = None) -> None:
         """A session whose client has half of a row."""
