@@ -176,6 +176,8 @@ class Broker:
                 if run:
                     self._forward(connection, to, run, now)
                     run = []
+                    if not connection.open:
+                        return
                 self._control(connection, kind, flags, message[start:offset], now)
                 if not connection.open:
                     return

@@ -130,7 +130,7 @@ class Roster:
 
     def tell(self, connection: Connection, record: bytes) -> None:
         """Queue a control record."""
-        if connection.queue.tell(record) and connection.writable:
+        if connection.open and connection.queue.tell(record) and connection.writable:
             self.ready[connection] = None
 
     def tell_gone(self, connection: Connection, key: bytes, reason: int) -> None:
