@@ -176,8 +176,9 @@ def add(options: argparse.Namespace) -> int:
         body["relay_id"] = options.relay_id
     made = account.client(options).post("/relay", body)
     command.done(options, made, f"Every node knows relay {text(made, 'name')} now.")
-    command.say(f"Its own file needs its id, {text(made, 'relay_id')},")
-    command.say("and the keys that tickets are known by: border0 relay ticket-keys")
+    if options.relay_id is None:
+        command.say(f"Its own file needs this: id = \"{text(made, 'relay_id')}\"")
+    command.say("It knows tickets by what this prints: border0 relay ticket-keys")
     return 0
 
 

@@ -55,8 +55,8 @@ class Relays(Commands):
             self.body("POST", "/relay"),
             {"name": "eu", "names": ["relay.example.org"], "public_key": KEY},
         )
-        self.assertIn(str(RELAY["relay_id"]), done.err)
-        self.ask(
+        self.assertIn(f'id = "{RELAY["relay_id"]}"', done.err)
+        done = self.ask(
             *words, "--host", "192.0.2.1", "--port", "8443", "--path", "/", "--region", "eu",
             "--weight", "0", "--channel-binding", "none", "--ca", self.api.pin, "--drain",
             "--id", str(RELAY["relay_id"]),
@@ -69,6 +69,7 @@ class Relays(Commands):
                 "channel_binding": "none", "ca": self.api.pin, "relay_id": RELAY["relay_id"],
             },
         )  # fmt: skip
+        self.assertNotIn("id =", done.err)
         self.assertEqual(self.ask(*words, "--json").objects, [RELAY])
         for wrong in (words[:3], words[:5], (*words, "--channel-binding", "x")):
             self.assertEqual(self.run_(*wrong).status, 2)
