@@ -177,7 +177,7 @@ def add(options: argparse.Namespace) -> int:
     made = account.client(options).post("/relay", body)
     command.done(options, made, f"Every node knows relay {text(made, 'name')} now.")
     if options.relay_id is None:
-        command.say(f"Its own file needs this: id = \"{text(made, 'relay_id')}\"")
+        command.say(f'Its own file needs this: id = "{text(made, "relay_id")}"')
     command.say("It knows tickets by what this prints: border0 relay ticket-keys")
     return 0
 

@@ -217,17 +217,19 @@ class Fleet:
 
     def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         """Connected nodes by organisation, and how maps were brought to them."""
-        nodes, maps, unsigned = [], [], []
+        nodes, maps, unsigned, tickets = [], [], [], []
         for org, one in self.organisations.items():
             if one.hub is None:
                 continue
             nodes.append(({"org": org}, float(len(one.hub.sessions))))
             unsigned.append(({"org": org}, float(len(one.publisher.unsigned))))
+            tickets.append(({"org": org}, float(one.hub.counts["tickets"])))
             for how in ("resume", "delta", "full", "resync"):
                 maps.append(({"org": org, "how": how}, float(one.hub.counts[how])))
         return [
             ("border0_nodes", "Connected.", "gauge", nodes),
             ("border0_maps_total", "Brought to nodes.", "counter", maps),
+            ("border0_tickets_total", "Sets for relays, sent to nodes.", "counter", tickets),
             ("border0_unsigned", "Objects that no statement can say.", "gauge", unsigned),
         ]
 

@@ -75,6 +75,9 @@ class Relays(RelayCase):
         self.assertIn(eu.encode(), disk)
         self.assertNotIn(b"relay-ticket", disk)
 
+        (sent,) = [one for one in self.plane.metrics() if one[0] == "border0_tickets_total"]
+        self.assertEqual(sent[3], [({"org": self.org}, 2.0)])
+
         us = await self.relay(**US, drain=True)
         await self.waiter.until(lambda: laptop.ticket(us))
         self.assertEqual([(one.name, one.drain) for one in laptop.relays()],

@@ -342,6 +342,7 @@ class Hub:
         if wish is not None and wish.due and session.paused_since is None and not session.closed:
             issued = self._issuing.take(session.node, wish, now)
             if issued is not None:
+                self.counts["tickets"] += 1
                 session.send(wire.encode(wire.Tickets(issued.ttl, issued.tickets)), now)
         if session.full and session.paused_since is None and not session.closed:
             self._dirty[session] = None  # asked for the whole map too soon after the last one
