@@ -154,10 +154,7 @@ class Follower(Service):
         return self.neighbours.endpoints(node)
 
     def paths(self, node: str) -> PathOffer | None:
-        """What a node told with its endpoints in this run, None if it speaks no probes (now).
-
-        Its `kinds` are those of `endpoints`.
-        """
+        """What a node told with its `endpoints` in this run, None if it speaks no probes (now)."""
         return self.neighbours.path(node)
 
     def take_moved(self) -> set[str]:
@@ -178,10 +175,7 @@ class Follower(Service):
         return self.machine.tickets.get(relay, self.now())
 
     def presence(self, node: str) -> Seen | None:
-        """How a node's own connection was last seen, also while we have none ourselves.
-
-        `heard` is in the time of `now`; how old it may be is the caller's rule.
-        """
+        """How a node's own connection was last seen, also while we have none; `heard` as `now`."""
         return self.neighbours.presence(node)
 
     def configuration(self, socket: str) -> bytes | None:
