@@ -20,17 +20,20 @@ SECONDS = 15.0
 MAXIMUM_CHAIN = 10
 
 
-def pinned_authority(host: str, port: int, pin: str, seconds: float = SECONDS) -> bytes:
+def pinned_authority(
+    host: str, port: int, pin: str, seconds: float = SECONDS, what: str = "the control plane"
+) -> bytes:
     """The certificate (PEM) of the authority with this pin, as the server shows it.
 
     :param seconds: for the whole of it.
+    :param what: who should be there, for the errors.
     :raises ConfigError: a pin that is none.
     :raises Border0Error: nobody answers, no TLS, or another server.
     """
     pin = parse_pin(pin)
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     shown = []
-    for encoded in _chain(host, port, where, seconds)[:MAXIMUM_CHAIN]:
+    for encoded in _chain(host, port, where, seconds, what)[:MAXIMUM_CHAIN]:
         try:
             certificate = x509.load_der_x509_certificate(encoded)
             shown.append(pin_of(certificate))
@@ -43,11 +46,11 @@ def pinned_authority(host: str, port: int, pin: str, seconds: float = SECONDS) -
     last = f"it shows {shown[-1]}" if shown else "it shows no certificate that can be read"
     raise Border0Error(
         f"{where} is not the server of {pin}: {last}; nothing was sent to it. "
-        "Compare --ca with what the control plane printed"
+        f"Compare --ca with what {what} printed"
     )
 
 
-def _chain(host: str, port: int, where: str, seconds: float) -> list[bytes]:
+def _chain(host: str, port: int, where: str, seconds: float, what: str) -> list[bytes]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
@@ -66,7 +69,7 @@ def _chain(host: str, port: int, where: str, seconds: float) -> list[bytes]:
         raise Border0Error(f"{where} does not speak TLS; nothing was sent to it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no connection"
-        raise Border0Error(f"{where}: {reason}; is the control plane running there?") from None
+        raise Border0Error(f"{where}: {reason}; is {what} running there?") from None
 
 
 def _shown(connection: ssl.SSLSocket) -> list[bytes]:

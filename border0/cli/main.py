@@ -17,6 +17,7 @@ NOUNS = (
     "node",
     "connector",
     "control",
+    "relay",
     "socket",
     "policy",
     "device",

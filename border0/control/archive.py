@@ -3,7 +3,7 @@
 | member | what it is |
 |---|---|
 | control.db | a snapshot of the database, SQLite whichever database it came from |
-| keys/… | the key that seals second factors, the organisations' signing keys |
+| keys/… | seals second factors; signs organisations' statements and their tickets |
 | authority/… | the private authority whose pin every node keeps |
 
 Without the keys a restored control plane could neither sign what its nodes believe nor be reached
@@ -15,10 +15,13 @@ import tarfile
 import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from border0.control.config import ControlConfig
+from border0.control.keyring import Keyring
 from border0.control.store import backup as store_backup
 from border0.control.store.engine import make_engine, parse_url
+from border0.control.tickets import key_file
 from border0.errors import ConfigError
 
 DATABASE = "control.db"
@@ -86,6 +89,20 @@ def restore(config: ControlConfig, path: Path) -> None:
             target = state / name
             target.parent.mkdir(mode=0o700, exist_ok=True)
             os.replace(Path(folder, name), target)
+
+
+def ticket_keys(config: ControlConfig) -> dict[str, list[dict[str, Any]]]:
+    """The keys by which relays know tickets, of every organisation that has one here.
+
+    :raises ConfigError: no control plane has run here, or a key cannot be used.
+    """
+    keyring = Keyring(config.state_dir)
+    names = [path.name for path in sorted(keyring.folder.glob("org-*.ticket.key"))]
+    orgs = [name.removeprefix("org-").removesuffix(".ticket.key") for name in names]
+    if not orgs:
+        raise ConfigError(f"{config.state_dir}: no control plane has run here")
+    keys = [(org, keyring.ticket_key(org, create=False)) for org in orgs]
+    return key_file([(org, key.public_key().public_bytes_raw()) for org, key in keys], {})
 
 
 def _unpacked(path: Path, folder: Path) -> list[str]:

@@ -25,24 +25,35 @@ from border0.control.publish.publisher import Publisher
 from border0.control.push.adapters.driver import HubDriver
 from border0.control.push.adapters.server import Approach, Entry, PushFactory, Refusal
 from border0.control.push.changelog import ChangeLog
+from border0.control.push.issuing import Issued
 from border0.control.push.server import Hub
 from border0.control.store import devices, sessions, statements
 from border0.control.store.errors import NotFound, StoreError
 from border0.control.store.store import Store
 from border0.control.store.transaction import Entry as Touched
+from border0.control.tickets import TICKET_SECONDS, TicketOffice
 from border0.errors import Border0Error
+from border0.keys import decode_key
 from border0.statements import Statement
 
 EPHEMERAL_SECONDS = 600.0
 KILL_SECONDS = 10.0
+Revoked = Callable[[str, bytes, float], None]
 log = Logger(namespace="border0.control")
 
 
 class Organisation:
-    """One organisation while the control plane runs."""
+    """One organisation while the control plane runs.
 
-    def __init__(self, publisher: Publisher) -> None:
-        self.publisher = publisher
+    `keys` holds the WireGuard key (base64) of each node that counts, `relays` the relays' ids,
+    `revoked` the keys that counted until lately, and when their last ticket ends.
+    """
+
+    def __init__(self, publisher: Publisher, office: TicketOffice) -> None:
+        self.publisher, self.office = publisher, office
+        self.keys: dict[str, str] = {}
+        self.relays: list[str] = []
+        self.revoked: dict[str, float] = {}
         self.hub: Hub | None = None
         self.driver: HubDriver | None = None
         self.kills: dict[str, Deferred[bool]] = {}
@@ -56,6 +67,7 @@ class Fleet:
     :param signing_key: the key of an organisation, made only when `create` is true.
     :param stun: the servers that every node is told of.
     :param records: stores the record lines of a connector: organisation, connector, text.
+    :param ticket_key: the key that signs an organisation's tickets for relays.
     """
 
     def __init__(
@@ -67,9 +79,13 @@ class Fleet:
         records: Callable[[str, str, str], "Deferred[object]"],
         clock: Callable[[], float],
         stun: Sequence[str] = (),
+        *,
+        ticket_key: Callable[[str], Ed25519PrivateKey],
     ) -> None:
         self.store, self.reactor, self.guard, self.clock = store, reactor, guard, clock
         self._signing_key, self._records, self._stun = signing_key, records, stun
+        self._ticket_key = ticket_key
+        self._revoked: list[Revoked] = []
         self.organisations: dict[str, Organisation] = {}
         self._drivers: dict[str, HubDriver] = {}
         self.factory = PushFactory(
@@ -96,7 +112,8 @@ class Fleet:
             self.clock,
             lambda changes: self._told(org, changes),
         )
-        one = self.organisations[org] = Organisation(publisher)
+        office = TicketOffice(org, self._ticket_key(org), self.clock)
+        one = self.organisations[org] = Organisation(publisher, office)
         try:
             await publisher.start()
         except BaseException:
@@ -113,6 +130,11 @@ class Fleet:
         hub.seen = lambda node, online, address: self._seen(org, one, node, online)
         hub.records = lambda node, text: self._lines(org, one, node, text)
         hub.status = lambda node, refusals: self._refused(one, node, refusals)
+        hub.tickets = lambda node: self._tickets(one, node)
+        one.keys = {
+            id: facts.public_key for id, facts in publisher.nodes.items() if facts.public_key
+        }
+        one.relays = publisher.relays()
         one.hub = hub
         one.driver = self._drivers[org] = HubDriver(hub, self.reactor)
         for node, facts in publisher.nodes.items():
@@ -171,19 +193,43 @@ class Fleet:
         one.kills[name] = done
         return done
 
+    def ticket_keys(self, org: str) -> list[bytes]:
+        """The public keys (Ed25519) by which relays know an organisation's tickets."""
+        one = self.organisations.get(org)
+        return [] if one is None else [one.office.public_key]
+
+    def on_revoked(self, revoked: Revoked) -> None:
+        """Call this when a node ends or has another key: organisation, key (32 bytes), time.
+
+        The tickets of that key are to count no more until then (Unix seconds), when the last one
+        ends. The time 0: the key counts again.
+        """
+        self._revoked.append(revoked)
+
+    def revoked(self, org: str) -> dict[str, float]:
+        """The keys (base64) whose tickets count no more, and until when (Unix seconds)."""
+        one = self.organisations.get(org)
+        if one is None:
+            return {}
+        now = self.clock()
+        one.revoked = {key: until for key, until in one.revoked.items() if until > now}
+        return dict(one.revoked)
+
     def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         """Connected nodes by organisation, and how maps were brought to them."""
-        nodes, maps, unsigned = [], [], []
+        nodes, maps, unsigned, tickets = [], [], [], []
         for org, one in self.organisations.items():
             if one.hub is None:
                 continue
             nodes.append(({"org": org}, float(len(one.hub.sessions))))
             unsigned.append(({"org": org}, float(len(one.publisher.unsigned))))
+            tickets.append(({"org": org}, float(one.hub.counts["tickets"])))
             for how in ("resume", "delta", "full", "resync"):
                 maps.append(({"org": org, "how": how}, float(one.hub.counts[how])))
         return [
             ("border0_nodes", "Connected.", "gauge", nodes),
             ("border0_maps_total", "Brought to nodes.", "counter", maps),
+            ("border0_tickets_total", "Sets for relays, sent to nodes.", "counter", tickets),
             ("border0_unsigned", "Objects that no statement can say.", "gauge", unsigned),
         ]
 
@@ -206,10 +252,51 @@ class Fleet:
         for node in changes.nodes.keys() - one.hub.sessions.keys():
             self._seen(org, one, node, False)  # an ephemeral one that joined and never comes
         one.hub.changed(changes.revision, changes.nodes, changes.everyone, now)
+        self._tell_tickets(org, one, one.hub, changes, now)
         for node in list(one.hub.sessions):
             facts = one.publisher.nodes.get(node)
             if facts is None or facts.refusal:
                 one.hub.disconnect(node, facts.refusal if facts else "removed", 60.0, now)
+
+    def _tickets(self, one: Organisation, node: str) -> Issued:
+        key, until = one.keys.get(node, ""), one.publisher.until(("node", node))
+        return one.office.issue(node, key, one.relays, until)
+
+    def _tell_tickets(
+        self, org: str, one: Organisation, hub: Hub, changes: Changes, now: float
+    ) -> None:
+        """Whose tickets are others now, and whose count no more."""
+        others = []
+        for node in changes.nodes:
+            facts = one.publisher.nodes.get(node)
+            old, new = one.keys.get(node, ""), facts.public_key if facts is not None else ""
+            if old == new:
+                continue
+            if new:
+                one.keys[node] = new
+            else:
+                one.keys.pop(node, None)
+            others.append(node)
+            if old:
+                self._revoke(org, one, old, self.clock() + TICKET_SECONDS)
+            if new in one.revoked:
+                self._revoke(org, one, new, 0.0)
+        if any(kind == "relay" for kind, _ in changes.everyone):
+            relays = one.publisher.relays()
+            if relays != one.relays:
+                one.relays = relays
+                hub.tickets_changed(None, now)
+        hub.tickets_changed(others, now)
+
+    def _revoke(self, org: str, one: Organisation, key: str, until: float) -> None:
+        one.revoked = {**self.revoked(org), key: until}
+        if not until:
+            del one.revoked[key]
+        for revoked in self._revoked:
+            try:
+                revoked(org, decode_key(key), until)
+            except Exception:
+                log.failure("a relay could not be told that a key is revoked")
 
     @staticmethod
     def _answered(one: Organisation, name: str, ok: bool) -> None:

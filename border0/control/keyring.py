@@ -2,7 +2,8 @@
 
 `keys/server.key` holds 32 random bytes in base64: forms of the sign-in pages and second factors'
 secrets depend on it. `keys/org-<id>.key` holds the Ed25519 private key that signs an organisation's
-statements, 32 bytes in base64. Both belong to the database: a backup of one is worth little without
+statements, `keys/org-<id>.ticket.key` the one that signs its tickets for relays, each 32 bytes in
+base64. They belong to the database: a backup of one is worth little without
 the other. A file that is there but not usable is an error, never replaced.
 """
 
@@ -58,9 +59,16 @@ class Keyring:
         :raises ConfigError: as above, or it is absent and not to be made.
         :raises ValueError: `org` is no id.
         """
+        return self._own_key(org, "key", create)
+
+    def ticket_key(self, org: str, *, create: bool = True) -> Ed25519PrivateKey:
+        """The key that signs tickets for relays; as `signing_key`, and it may be made anew."""
+        return self._own_key(org, "ticket.key", create)
+
+    def _own_key(self, org: str, kind: str, create: bool) -> Ed25519PrivateKey:
         if not _ORGANISATION.fullmatch(org):
             raise ValueError(f"{org!r} is no organisation's id")
-        return Ed25519PrivateKey.from_private_bytes(self._key(f"org-{org}.key", create))
+        return Ed25519PrivateKey.from_private_bytes(self._key(f"org-{org}.{kind}", create))
 
     def _key(self, name: str, create: bool) -> bytes:
         if name not in self._keys:

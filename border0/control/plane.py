@@ -128,7 +128,7 @@ class ControlPlane(MultiService):
         )
         self.fleet = Fleet(
             self.store, self.reactor, guard, self.keyring.signing_key, self._records, self.wall,
-            self.config.stun.told,
+            self.config.stun.told, ticket_key=self.keyring.ticket_key,
         )  # fmt: skip
         for org in await self._organisations():
             await self.fleet.add(org)

@@ -27,6 +27,13 @@ _WORD = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _TAG = re.compile(r"[a-z0-9][a-z0-9:._-]{0,62}")
 _LINE = re.compile(r"[^\x00-\x1f\x7f]{1,320}")
 _HOST_KEY = re.compile(r"[a-z0-9@.-]{1,64} [A-Za-z0-9+/]{16,2000}={0,2}")
+_PART = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+# The last part has a letter: nothing that somebody could read as an address is a name.
+_HOST = re.compile(rf"(?=.{{1,253}}\Z)(?:{_PART}\.)*(?=[a-z0-9-]*[a-z]){_PART}")
+_PATH = re.compile(r"(?=.{1,255}\Z)(?:/|(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+)")
+_PIN = re.compile(r"sha256:[0-9a-f]{64}")
+CHANNEL_BINDINGS = ("tls-exporter", "none")
+WEIGHT_LIMIT = 1000
 LIVE_LIMIT = 100_000
 
 Check = Callable[[Any], bool]
@@ -95,6 +102,15 @@ def _is_address(value: Any) -> bool:
         )
     except ValueError:
         return False
+
+
+def _is_host(value: Any) -> bool:
+    return _is_address(value) or _matches(_HOST)(value)
+
+
+def _is_relay_key(value: Any) -> bool:
+    key = decode_base64(value, 32)
+    return key is not None and any(key)  # a secret with the key of zeros is everybody's
 
 
 def _is_key_entry(value: Any) -> bool:
@@ -185,6 +201,18 @@ FIELDS: Mapping[str, Mapping[str, Field]] = {
         "disabled": Field(_is_bool, "true or false"),
         "kind": Field(_one_of("user", "service_account"), "user or service_account", False),
         "name": Field(_line, "a name", False),
+    },
+    "relay": {
+        "name": _LABEL,
+        "names": Field(_list_of(_is_host, 1, 8), "a list of DNS names and IP addresses"),
+        "port": Field(_integer(1, 65535), "a port"),
+        "path": Field(_matches(_PATH), "a path"),
+        "public_key": Field(_is_relay_key, "an X25519 key in base64"),
+        "channel_binding": Field(_one_of(*CHANNEL_BINDINGS), " or ".join(CHANNEL_BINDINGS)),
+        "weight": Field(_integer(0, WEIGHT_LIMIT), f"an integer from 0 to {WEIGHT_LIMIT}"),
+        "drain": Field(_is_bool, "true or false"),
+        "region": Field(_matches(NAME), "a name of a-z, 0-9 and -", False),
+        "ca": Field(_matches(_PIN), "the pin of an authority", False),
     },
     "head": {"live": Field(_is_live, "hashes by type and id, that of the signers among them")},
     "signers": {"keys": Field(_is_key_list, "a list of keys, one of them for signers")},

@@ -723,6 +723,8 @@ class Texts(Commands):
                 "start", "join", "status", "ls", "show", "create", "approve", "delete", "token",
                 "invite",
             ),
+            "relay": ("ls", "status", "show", "add", "set", "rm", "ticket-keys"),
+            "control": ("backup", "restore", "ticket-keys"),
             "node": ("join", "status"),
             "user": ("ls", "create", "show", "update", "delete"),
             "group": ("ls", "create", "show", "delete", "add", "remove"),

@@ -14,6 +14,8 @@ from border0.connector.membership import FOLDER
 from border0.control import ingest
 from border0.control.signin.grants import Grants
 from border0.control.signin.storage import SqlSignIn
+from border0.keys import encode_key
+from border0.relay.ticket import TicketKeys
 from border0.secrets import Secret
 from tests.control.planes import PlaneCase, reactor
 from tests.support import children
@@ -193,6 +195,29 @@ class ByHand(PlaneCase):
         self.assertIsNone(child.poll(), log.read_text())
         self.assertRegex(await self.type("connector", "ls"), "gate +yes ")
         self.assertIn("usable:    yes", await self.type("connector", "status"))
+
+    async def test_relays(self) -> None:
+        lab = await self.node("connector", "lab", number=1)
+        key = encode_key(bytes([201]) * 32)
+        await self.type("relay", "add", "eu", "--host", "relay.example.org", "--key", key)
+        await self.waiter.until(lambda: lab.relays() and lab.ticket(lab.relays()[0].id))
+        (found,) = lab.relays()
+        self.assertIn(found.id, self.said)
+        self.assertIn("relay.example.org:443/relay", await self.type("relay", "ls"))
+        await self.type("relay", "set", "eu", "--drain", "--region", "eu")
+        await self.waiter.until(lambda: lab.relays()[0].drain)
+        self.assertIn("drains", await self.type("relay", "show", "eu"))
+        file = await self.type("relay", "ticket-keys")
+        (self.base / "control.toml").write_text('[control]\nstate_dir = "state"\n')
+        same = await self.type("control", "ticket-keys", "--config", "control.toml")
+        self.assertEqual(json.loads(file), json.loads(same))
+        ticket = lab.ticket(found.id)
+        assert ticket is not None
+        TicketKeys.from_json(file.encode()).verify(ticket, found.id, self.plane.wall())
+        await self.type("relay", "add", "eu", "--host", "x", "--key", key, status=1)
+        self.assertIn("is taken", self.said)
+        await self.type("relay", "rm", "eu")
+        await self.waiter.until(lambda: not lab.relays())
 
     async def test_login(self) -> None:
         started: Deferred[str] = Deferred()

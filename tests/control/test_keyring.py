@@ -4,11 +4,13 @@ import base64
 import os
 import pickle
 import stat
+from fnmatch import fnmatchcase
 from pathlib import Path
 from threading import Thread
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from border0.control.archive import PATTERNS
 from border0.control.keyring import Keyring
 from border0.errors import ConfigError
 
@@ -33,6 +35,18 @@ class Keys(SynchronousTestCase):
         self.assertNotEqual(signing, key)
         names = {path.name for path in (self.folder / "keys").iterdir()}
         self.assertEqual(names, {"server.key", f"org-{ORG}.key", f"org-{other}.key"})
+
+    def test_tickets_have_a_key_of_their_own(self):
+        ticket = self.keyring.ticket_key(ORG).private_bytes_raw()
+        self.assertEqual(Keyring(self.folder).ticket_key(ORG).private_bytes_raw(), ticket)
+        self.assertNotEqual(self.keyring.signing_key(ORG).private_bytes_raw(), ticket)
+        names = {path.name for path in (self.folder / "keys").iterdir()}
+        self.assertEqual(names, {f"org-{ORG}.key", f"org-{ORG}.ticket.key"})
+        for name in names:
+            self.assertTrue(any(fnmatchcase(name, one) for one in PATTERNS["keys"]))
+        self.assertRaises(ValueError, self.keyring.ticket_key, "../x")
+        with self.assertRaises(ConfigError):
+            self.keyring.ticket_key(ORG.replace("1", "2"), create=False)
 
     def test_for_nobody_else(self):
         before = os.umask(0)

@@ -1,5 +1,6 @@
 """Each type's members, one by one."""
 
+import base64
 from typing import Any
 
 from hypothesis import given, settings
@@ -10,6 +11,17 @@ from border0.statements import TYPES, Statement, StatementError, check, live
 from border0.statements.text import write_object
 from tests.statements.test_text import JSON, PROFILE
 from tests.support.organisation import Organisation, identifier, key_entry, signing_key
+
+RELAY = {
+    "name": "eu",
+    "names": ["relay.example.org", "198.51.100.9"],
+    "port": 443,
+    "path": "/relay",
+    "public_key": base64.b64encode(bytes(range(32))).decode(),
+    "channel_binding": "tls-exporter",
+    "weight": 100,
+    "drain": False,
+}
 
 
 def examples() -> dict[str, dict[str, Any]]:
@@ -31,6 +43,7 @@ def examples() -> dict[str, dict[str, Any]]:
         acme.policy("read"),
         acme.attach("db", "read"),
         acme.membership("alice", "eng"),
+        acme.publish("relay", identifier("eu"), **RELAY),
         acme.head(),
     ]
     return {statement.type: dict(statement.body) for statement in made}
@@ -105,6 +118,36 @@ class Payloads(SynchronousTestCase):
         error = self.assertRaises(StatementError, check, Statement("node", write_object(body)))
         self.assertIn("owner or tags", str(error))
         check(Statement("node", write_object({**body, "role": "connector"})))
+
+    def test_relay(self) -> None:
+        pin = "sha256:" + "ab" * 32
+        self.accepted("relay", region="eu-west", ca=pin, channel_binding="none", drain=True)
+        for host in ("localhost", "xn--bcher-kva.example", "192.0.2.1", "2001:db8::1", "a" * 63):
+            self.accepted("relay", names=[host])
+        for host in (
+            "", "Relay.example.org", "relay.example.org.", "a..b", "-a.b", "a_b", "1.2.3",
+            "1.2.3.256", "[2001:db8::1]", "2001:db8::0", "::ffff:192.0.2.1", "a" * 64, "a\n",
+            "x." * 127 + "yy", "*.example.org", "https://a", "a/b", "a:443", 1,
+        ):  # fmt: skip
+            self.refused("relay", names=[host])
+        for names in ([], ["a.b", "a.b"], [f"a{n}" for n in range(9)], "a.b", None):
+            self.refused("relay", names=names)
+        for path in ("/", "/a/b.c", "/~x/-"):
+            self.accepted("relay", path=path)
+        for path in ("", "relay", "/a/", "//", "/a//b", "/..", "/a?b", "/a#b", "/%2e", "/" * 300):
+            self.refused("relay", path=path)
+        for key in ("", "A" * 43 + "=", RELAY["public_key"][:-2] + "9=", bytes(32).hex(), 1):
+            self.refused("relay", public_key=key)
+        for weight in (-1, 1001, True, "1"):
+            self.refused("relay", weight=weight)
+        for binding in ("", "tls-unique", None, ["none"]):
+            self.refused("relay", channel_binding=binding)
+        self.refused("relay", ca=pin.upper())
+        self.refused("relay", ca="")
+        self.refused("relay", region="")
+        self.refused("relay", drain=0)
+        self.refused("relay", port=0)
+        self.refused("relay", "unknown critical field", quic=True, critical=["quic"])
 
     def test_others(self) -> None:
         for port in (0, 65536, "22", True):

@@ -6,6 +6,7 @@ import atexit
 import json
 import shutil
 import tempfile
+from base64 import b64encode
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,7 @@ from border0.control.store import (
     invites,
     organisations,
     policies,
+    relays,
     service_accounts,
     sessions,
     sockets,
@@ -99,6 +101,12 @@ class FakeNodes:
     def kill(self, org: str, connector: str, session: str, reason: str) -> Deferred[bool]:
         self.killed.append((org, connector, session, reason))
         return succeed(True)
+
+    def ticket_keys(self, org: str) -> list[bytes]:
+        return [bytes(32)]
+
+    def revoked(self, org: str) -> dict[str, float]:
+        return {}
 
 
 class Populated(NamedTuple):
@@ -271,6 +279,9 @@ class ControlPlane(SynchronousTestCase):
                 return service_accounts.create(tx, name=name, role="member")
             if kind == "connector":
                 return connectors.create(tx, name=name)
+            if kind == "relay":
+                key = b64encode(name.encode().ljust(32, b".")).decode()
+                return relays.create(tx, name=name, names=["relay.example.org"], public_key=key)
             if kind == "device":
                 return self.make_device(tx, name)
             if kind == "enrolment_key":

@@ -34,6 +34,7 @@ TEXTS = {
     "socket": "socket",
     "policy": "policy",
     "connector": "connector",
+    "relay": "relay",
 }
 
 

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from border0.control.member.belief import Belief
 from border0.control.member.disk import Disk
 from border0.control.member.neighbours import Neighbours
+from border0.control.member.relays import RelayEntry, relays_of
 from border0.control.member.state import AUTHORITY_FILE, MemberState
 from border0.control.push.adapters.client import PushClient
 from border0.control.push.adapters.records import RecordSender
@@ -36,6 +37,7 @@ from border0.control.push.events import (
     Seen,
     SoftChanged,
     StunChanged,
+    TicketsChanged,
 )
 from border0.control.push.messages import Key, PathOffer
 from border0.control.stun import servers_of
@@ -152,10 +154,7 @@ class Follower(Service):
         return self.neighbours.endpoints(node)
 
     def paths(self, node: str) -> PathOffer | None:
-        """What a node told with its endpoints in this run, None if it speaks no probes (now).
-
-        Its `kinds` are those of `endpoints`.
-        """
+        """What a node told with its `endpoints` in this run, None if it speaks no probes (now)."""
         return self.neighbours.path(node)
 
     def take_moved(self) -> set[str]:
@@ -167,11 +166,16 @@ class Follower(Service):
         """The STUN servers to ask, `HOST:PORT`; also those of the last run."""
         return servers_of(self._contact.stun, self.state.control.host)
 
-    def presence(self, node: str) -> Seen | None:
-        """How a node's own connection was last seen, also while we have none ourselves.
+    def relays(self) -> list[RelayEntry]:
+        """The relays of the organisation, by name."""
+        return relays_of(self.ledger, self.wall())
 
-        `heard` is in the time of `now`; how old it may be is the caller's rule.
-        """
+    def ticket(self, relay: str) -> bytes | None:
+        """What lets this node into a relay (its id), while it is good; never on a disk."""
+        return self.machine.tickets.get(relay, self.now())
+
+    def presence(self, node: str) -> Seen | None:
+        """How a node's own connection was last seen, also while we have none; `heard` as `now`."""
         return self.neighbours.presence(node)
 
     def configuration(self, socket: str) -> bytes | None:
@@ -298,7 +302,7 @@ class Follower(Service):
             if isinstance(event, Applied):
                 self._applied(event)
                 news = fresh = True
-            elif isinstance(event, InSync):
+            elif isinstance(event, InSync | TicketsChanged):
                 news = True
             elif isinstance(event, Behind):
                 log.warn(

@@ -19,6 +19,7 @@ from border0.control.store import (
     devices,
     groups,
     policies,
+    relays,
     schema,
     service_accounts,
     sockets,
@@ -27,6 +28,7 @@ from border0.control.store import (
 from border0.control.store.connectors import Connector
 from border0.control.store.devices import Device
 from border0.control.store.policies import PolicyVersion
+from border0.control.store.relays import Relay
 from border0.control.store.service_accounts import ServiceAccount
 from border0.control.store.sockets import Socket
 from border0.control.store.users import User
@@ -47,6 +49,7 @@ class NodeFacts(NamedTuple):
     machine_key: str  # base64; "" until it has joined
     refusal: str  # one word why it may not connect, "" when it may
     ephemeral: bool
+    public_key: str = ""  # WireGuard, base64; "" while nobody is to talk to it
 
 
 class Fact(NamedTuple):
@@ -73,6 +76,7 @@ def every_key(connection: Connection, org: str) -> list[Key]:
         ("policy", schema.policies),
         ("socket", schema.sockets),
         ("attachment", schema.sockets),
+        ("relay", schema.relays),
     ):
         query = select(table.c.id).where(table.c.org == org).order_by(table.c.id)
         found += [(type, id) for id in connection.execute(query).scalars()]
@@ -91,8 +95,8 @@ def affected(connection: Connection, org: str, kind: str, id: str) -> list[Key]:
         return [("socket", id), ("attachment", id)]
     if kind == "attachment":
         return [("attachment", id)]
-    if kind == "policy":
-        return [("policy", id)]
+    if kind in ("policy", "relay"):
+        return [(kind, id)]
     return []
 
 
@@ -169,7 +173,13 @@ def _device(device: Device, now: float) -> Fact:
     return Fact(
         members if active else None,
         lambda map: map.set_device(id, device.user_id, active=active),
-        node=NodeFacts("device", device.machine_key, refusal, device.ephemeral),
+        node=NodeFacts(
+            "device",
+            device.machine_key,
+            refusal,
+            device.ephemeral,
+            device.wireguard_key if active else "",
+        ),
         until=None if expired else expires,
     )
 
@@ -193,10 +203,12 @@ def _connector(id: str, connector: Connector | None, now: float) -> Fact:
     }
     if connector.ssh_host_key:
         members["ssh_host_key"] = connector.ssh_host_key
+    active = joined and not refusal
+    key = connector.wireguard_key or "" if active else ""
     return Fact(
-        members if joined and not refusal else None,
+        members if active else None,
         lambda map: map.set_connector(id),
-        node=NodeFacts("connector", connector.machine_key or "", refusal, False),
+        node=NodeFacts("connector", connector.machine_key or "", refusal, False, key),
         until=None if expired else connector.expires,
     )
 
@@ -289,10 +301,34 @@ def _parsed(name: str, text: str) -> Policy | None:
         return None
 
 
+def _relays(connection: Connection, org: str, ids: list[str], now: float) -> Facts:
+    known = relays.among(connection, org, ids)
+    for id in ids:
+        yield id, Fact(_relay(known[id]) if id in known else None, lambda map: None)
+
+
+def _relay(relay: Relay) -> dict[str, Any]:
+    members: dict[str, Any] = {
+        "name": relay.name,
+        "names": relay.names,
+        "port": relay.port,
+        "path": relay.path,
+        "public_key": relay.public_key,
+        "channel_binding": relay.channel_binding,
+        "weight": relay.weight,
+        "drain": relay.drain,
+    }
+    for name in ("region", "ca"):
+        if value := getattr(relay, name):
+            members[name] = value
+    return members
+
+
 _DESCRIBE: dict[str, Callable[[Connection, str, list[str], float], Facts]] = {
     "membership": _memberships,
     "node": _nodes,
     "socket": _sockets,
     "attachment": _attachments,
     "policy": _policies,
+    "relay": _relays,
 }

@@ -144,6 +144,14 @@ class Publisher:
         """Which key may sign what; None before the start."""
         return self.signing.signers
 
+    def relays(self) -> list[str]:
+        """The ids of the relays that nodes are told of."""
+        return sorted(id for type, id in self.signing.held if type == "relay")
+
+    def until(self, key: Key) -> float | None:
+        """When an object changes by itself, in Unix seconds; None: it does not."""
+        return self._until.get(key)
+
     def stop(self) -> "Deferred[None] | None":
         """No further rounds; fires when the one under way is over."""
         self._stopped = True

@@ -22,6 +22,7 @@ DAY = 86_400.0
 OBJECT_DAYS = 90.0
 HEAD_DAYS = 14.0
 SIGNERS_DAYS = 3650.0
+ADDED_TYPES = ("relay",)  # that the lists of older control planes do not speak of
 OBJECTS_LIMIT = 70_000  # statements that one head can name in its eight mebibytes
 _COMMON = ("org", "id", "revision", "issued", "expires")
 
@@ -139,10 +140,29 @@ class Signing:
             keys: Any = [{"key": public, "types": list(TYPES), "name": "control plane"}]
         else:
             ends_soon = held.expires < tx.now + SIGNERS_DAYS * DAY / 2
-            if not (ends_soon or self.again) or "signers" not in self._may_sign(held):
+            keys = self._with_new_types(held)
+            changed = keys != held.body["keys"]
+            if not (changed or ends_soon or self.again) or "signers" not in self._may_sign(held):
                 return None
-            keys = held.body["keys"]
         return self._sign(tx, ("signers", self.org), {"keys": keys}, SIGNERS_DAYS, None)
+
+    def _with_new_types(self, held: Statement) -> list[dict[str, Any]]:
+        """The keys of a list, where ours may also sign what the list is too old to speak of.
+
+        A type that anybody may sign was decided on and stays as it is.
+        """
+        keys: list[dict[str, Any]] = held.body["keys"]
+        spoken = {type for entry in keys for type in entry["types"]}
+        new = [type for type in ADDED_TYPES if type not in spoken]
+        if not new:
+            return keys
+        return [
+            {**entry, "types": [*entry["types"], *new]} if self._is_own(entry) else entry
+            for entry in keys
+        ]
+
+    def _is_own(self, entry: Mapping[str, Any]) -> bool:
+        return key_id(base64.b64decode(entry["key"])) == self._key_id
 
     def _may_sign(self, signers: Statement | None) -> frozenset[str]:
         known = Signers(signers) if signers is not None else self.signers

@@ -5,8 +5,8 @@ asks for its whole map when a revision is missing or a fingerprint differs, and 
 comes. It drops a connection on which nothing was heard for 90 seconds. It sends one batch of
 records at a time, and again on the next connection until the server has answered it.
 
-Source: "Exponential Backoff And Jitter" (full jitter) for `backoff`. Not here: sockets, clocks, the
-machine key, and any judgement of statements: what is in the map is what the server sent.
+Not here: sockets, clocks, the machine key, when to connect again (`backoff`), and any judgement of
+statements: what is in the map is what the server sent.
 """
 
 from base64 import b64decode, b64encode
@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 
 from border0.control.push import messages as wire
+from border0.control.push.backoff import BACKOFF_LAST as BACKOFF_LAST
+from border0.control.push.backoff import backoff as backoff
 from border0.control.push.events import (
     Applied,
     Behind,
@@ -26,7 +28,9 @@ from border0.control.push.events import (
     Seen,
     SoftChanged,
     StunChanged,
+    TicketsChanged,
 )
+from border0.control.push.issuing import FORGOTTEN, HeldTickets
 from border0.control.push.messages import PathOffer, ProtocolError
 from border0.control.push.nodemap import Gathering, NodeMap
 from border0.control.push.said import report_of, status_of
@@ -38,25 +42,13 @@ SILENT = 90.0  # seconds without a word after which the connection counts as dea
 KEEPALIVE = 30.0
 RESYNC_AGAIN = 10.0  # seconds until an unanswered question is asked again
 MAX_ANSWERS = 1024  # commands remembered, so that none is done twice
-BACKOFF_FIRST = 1.0
-BACKOFF_LAST = 60.0
-
-
-def backoff(attempt: int, uniform: Callable[[], float], retry_after: float = 0.0) -> float:
-    """Seconds to wait before connection `attempt` (0 = the first after a loss): full jitter.
-
-    Any time between 0 and min(60, 1 * 2^attempt), added to what the server asked for.
-    `uniform()` is a random number from 0 to 1.
-    """
-    ceiling = min(BACKOFF_LAST, BACKOFF_FIRST * 2.0 ** min(max(attempt, 0), 16))
-    return min(max(retry_after, 0.0), 3600.0) + uniform() * ceiling
 
 
 class MapClient:
     """One node.
 
     Attributes: `map`; of other nodes `endpoints`, `paths` (which came with the endpoints) and
-    `presence`; `stun`, the servers that the last welcome named.
+    `presence`; `stun`, the servers that the last welcome named; `tickets`, for relays.
 
     :param sign: the Ed25519 signature of the machine key over a message.
     :param state: the map from the disk, to start from.
@@ -87,6 +79,7 @@ class MapClient:
         self._events: list[Event] = []
         self._answers: OrderedDict[str, wire.Ack | None] = OrderedDict()
         self.stun: list[str] = []
+        self.tickets = HeldTickets()
         self._reported: wire.Report | None = None
         self._status: wire.Status | None = None
         self._upload = Upload()
@@ -226,6 +219,8 @@ class MapClient:
         message = wire.parse_to_node(frame)
         self._heard = now
         if isinstance(message, wire.Bye):
+            if message.reason in FORGOTTEN:
+                self.tickets.clear()
             self._events.append(Bye(message.reason, message.retry_after))
         elif self._state == "challenge":
             self._challenged(message, now)
@@ -256,6 +251,7 @@ class MapClient:
             self.map.map_hash,
             signature,
             self.token,
+            [wire.TICKETS],
         )
         self._state = "hello"
         self._send(hello, now)
@@ -374,6 +370,9 @@ class MapClient:
                 seen = Seen(fact.online, fact.address, now - fact.age)
                 if self.presence.put(fact.node, fact.stamp, fact.ttl, seen, now):
                     self._events.append(SoftChanged("presence", fact.node))
+        elif isinstance(message, wire.Tickets):
+            self.tickets.replace(message.tickets, message.ttl, now)
+            self._events.append(TicketsChanged())
         elif isinstance(message, wire.Command):
             self._command(message, now)
         elif isinstance(message, wire.Recorded):

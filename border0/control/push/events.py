@@ -55,6 +55,11 @@ class StunChanged:
 
 
 @dataclass(slots=True)
+class TicketsChanged:
+    """There are other tickets for relays than before; they are in the client's `tickets`."""
+
+
+@dataclass(slots=True)
 class CommandReceived:
     """Do this once and call `answer`."""
 
@@ -101,6 +106,7 @@ Event = (
     | Doubt
     | SoftChanged
     | StunChanged
+    | TicketsChanged
     | CommandReceived
     | Recorded
     | Bye

@@ -14,6 +14,7 @@ each is answered by recorded.
 | drop | [type, id] of statements that the node no longer needs |
 | batch, index | of begin, part, end: one number per map, the parts counted from 0 |
 | batch, part, more | of records: a number that rises on one connection, the parts counted from 0, whether another part follows |
+| wants | what a node can take besides: words, of which this server knows `tickets` |
 | stamp, ttl | soft state: the higher stamp wins on one connection; seconds until it is forgotten |
 
 A field that a reader does not know is ignored. Nothing here checks a statement: the envelope is
@@ -26,6 +27,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from border0 import errors
+from border0.control.push.issuing import MAX_TICKETS
+from border0.control.push.issuing import Ticket as Ticket
 from border0.control.push.offer import MAX_ENDPOINTS, sound
 from border0.control.push.offer import PathOffer as PathOffer
 
@@ -39,6 +42,7 @@ MAX_MAP = 256 * 1024 * 1024  # bytes of all envelopes of a node
 MAX_ENTRIES = 1_000_000  # statements of a node
 MAX_FACTS = 1024  # soft facts in one frame
 MAX_STUN = 16
+TICKETS = "tickets"  # what a node wants that takes tickets
 MAX_RECORDS = 2 * 1024 * 1024  # bytes of one batch of records
 MAX_RECORD_PARTS = 256  # frames of one batch of records
 MAX_REFUSALS = 256  # sockets in one status
@@ -61,6 +65,7 @@ _Short = Annotated[str, Meta(max_length=256)]
 _Base64 = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9+/]{0,344}={0,2}\Z")]
 _Endpoint = Annotated[str, Meta(pattern=r"\A[\x21-\x7e]{1,128}\Z")]
 _Endpoints = Annotated[list[_Endpoint], Meta(max_length=MAX_ENDPOINTS)]
+_Word = Annotated[str, Meta(pattern=r"\A[a-z][a-z-]{0,31}\Z")]
 _Server = Annotated[
     str, Meta(pattern=r"\A([A-Za-z0-9.-]{0,253}|\[[0-9A-Fa-f:.]{2,45}\]):[1-9][0-9]{0,4}\Z")
 ]
@@ -91,8 +96,11 @@ class Challenge(Message, tag="challenge"):
     nonce: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9+/]{43}=\Z")]
 
 
-class Hello(Message, tag="hello"):
-    """Node: who it is, what it holds, and the signature (base64) over `proof`."""
+class Hello(Message, tag="hello", omit_defaults=True):
+    """Node: who it is, what it holds, and the signature (base64) over `proof`.
+
+    `wants`: the messages that came later than the protocol and that it knows.
+    """
 
     node: _Id
     versions: Annotated[list[Annotated[int, Meta(ge=0, le=65535)]], Meta(max_length=16)]
@@ -100,6 +108,7 @@ class Hello(Message, tag="hello"):
     map_hash: _Hash
     signature: _Base64
     token: _Short = ""  # for an authenticator that wants one beside the signature
+    wants: Annotated[list[_Word], Meta(max_length=16)] = []
 
 
 class Welcome(Message, tag="welcome", omit_defaults=True):
@@ -204,6 +213,13 @@ class Presence(Message, tag="presence"):
     facts: Annotated[list[PresenceFact], Meta(max_length=MAX_FACTS)]
 
 
+class Tickets(Message, tag="tickets"):
+    """Server: what lets this node into relays for `ttl` seconds; all of them each time."""
+
+    ttl: _Seconds
+    tickets: Annotated[list[Ticket], Meta(max_length=MAX_TICKETS)]
+
+
 class Command(Message, tag="command"):
     """Server: do this once and acknowledge it; it may come again after a reconnect."""
 
@@ -283,7 +299,7 @@ class Keepalive(Message, tag="keepalive"):
 class Bye(Message, tag="bye"):
     """Either side, before it closes: one word why, and how many seconds to stay away."""
 
-    reason: Annotated[str, Meta(pattern=r"\A[a-z][a-z-]{0,31}\Z")]
+    reason: _Word
     retry_after: _Seconds = 0.0
 
 
@@ -298,6 +314,7 @@ ToNode = (
     | End
     | Endpoints
     | Presence
+    | Tickets
     | Command
     | Recorded
     | Keepalive
@@ -346,41 +363,6 @@ def encode(message: Message) -> bytes:
     if len(frame) > MAX_FRAME:
         raise ValueError(f"a {type(message).__name__} of {len(frame)} bytes fits in no frame")
     return frame
-
-
-def put_pieces(key: Key, digest: str, envelope: bytes) -> list[bytes]:
-    """A statement as JSON for `put`: one piece, or several for an envelope that is very long.
-
-    :raises ValueError: the envelope is not UTF-8, or longer than MAX_STATEMENT.
-    """
-    if len(envelope) > MAX_STATEMENT:
-        raise ValueError(f"statement {key} has {len(envelope)} bytes; {MAX_STATEMENT} are allowed")
-    text = envelope.decode("utf-8")
-    if len(text) <= MAX_PIECE:
-        return [_encode(Put(*key, digest, text))]
-    cuts = range(0, len(text), MAX_PIECE)
-    return [
-        _encode(Put(*key, digest, text[cut : cut + MAX_PIECE], index, len(cuts)))
-        for index, cut in enumerate(cuts)
-    ]
-
-
-def delta_frame(since: int, to: int, map_hash: str, puts: bytes, drops: list[Key]) -> bytes:
-    """The frame of a `delta` from pieces joined by commas."""
-    head = f'{{"t":"delta","from":{since},"to":{to},"map_hash":"{map_hash}","put":['
-    return b"".join((head.encode(), puts, b'],"drop":', _encode(drops), b"}"))
-
-
-def full_frame(to: int, map_hash: str, puts: bytes) -> bytes:
-    """The frame of a `full` from pieces joined by commas."""
-    head = f'{{"t":"full","to":{to},"map_hash":"{map_hash}","put":['
-    return b"".join((head.encode(), puts, b"]}"))
-
-
-def part_frame(batch: int, index: int, puts: bytes, drops: list[Key]) -> bytes:
-    """The frame of a `part` from pieces joined by commas."""
-    head = f'{{"t":"part","batch":{batch},"index":{index},"put":['
-    return b"".join((head.encode(), puts, b'],"drop":', _encode(drops), b"}"))
 
 
 def proof(nonce: bytes, node: str) -> bytes:

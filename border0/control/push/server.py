@@ -21,6 +21,7 @@ from border0.control.push.changelog import ChangeLog
 from border0.control.push.commands import MAX_COMMANDS, Commands
 from border0.control.push.facts import SOFT_FRAME, Facts
 from border0.control.push.intake import Intake, no_store
+from border0.control.push.issuing import Issued, Issuing, Wish, look
 from border0.control.push.maphash import text
 from border0.control.push.messages import Key, PathOffer, ProtocolError
 from border0.control.push.session import NodeSession, PieceCache, View
@@ -66,8 +67,10 @@ class Hub:
         self.seen: Callable[[str, bool, str], None] = _nothing  # node, online, address
         self.status: Callable[[str, dict[str, str]], None] = _nothing  # node, why by socket
         self.records: Callable[[str, str], Deferred[Any]] = no_store  # node, lines; fires: stored
+        self.tickets: Callable[[str], Issued] = lambda node: Issued([], 0.0)  # of a node, now
         self._view = view
         self._peers = peers
+        self._issuing = Issuing(lambda node: self.tickets(node), random_bytes)
         self._intake = Intake(
             lambda node, text: self.records(node, text),  # both are set later than this
             lambda: self.wake(),
@@ -121,6 +124,8 @@ class Hub:
         self._catch_up(session, hello, view, now)
         session.soft.update(peer for peer in self._peers(node) if self._facts.known(peer, now))
         session.outbox.extend(self._commands.frames(node))
+        if wire.TICKETS in hello.wants:
+            session.wish = Wish()
         self._flush(session, now)
         self._cache.clear()
         self._notice(node, True, address, now)
@@ -195,6 +200,15 @@ class Hub:
         if everyone:
             for session in self.sessions.values():
                 self._note(session, everyone)
+        self._schedule(now)
+
+    def tickets_changed(self, nodes: Iterable[str] | None, now: float) -> None:
+        """The tickets of these nodes would be others now; None: of all."""
+        for node in list(self.sessions) if nodes is None else nodes:
+            session = self.sessions.get(node)
+            if session is not None and session.wish is not None:
+                session.wish.due = True
+                self._dirty[session] = None
         self._schedule(now)
 
     def _note(self, session: NodeSession, keys: Collection[Key]) -> None:
@@ -324,6 +338,12 @@ class Hub:
         session.flush(view, self._cache, now)
         if session.soft and session.paused_since is None and not session.closed:
             self._flush_soft(session, view, now)
+        wish = session.wish
+        if wish is not None and wish.due and session.paused_since is None and not session.closed:
+            issued = self._issuing.take(session.node, wish, now)
+            if issued is not None:
+                self.counts["tickets"] += 1
+                session.send(wire.encode(wire.Tickets(issued.ttl, issued.tickets)), now)
         if session.full and session.paused_since is None and not session.closed:
             self._dirty[session] = None  # asked for the whole map too soon after the last one
             if self._due is None:
@@ -354,6 +374,9 @@ class Hub:
             elif paused is None and now - session.last_sent >= self._keepalive:
                 alive = wire.Keepalive(session.at, session.map_hash)
                 session.send(wire.encode(alive), now)
+            if look(session.wish, now) and not session.closed:
+                self._dirty[session] = None
+                self._schedule(now)
             if refresh and not session.closed:
                 # before they expire at its peers
                 self._facts.renew(session.node, session.address, session.last_heard, now)

@@ -11,7 +11,9 @@ Not here: who is told what and when (`server.Hub`), sockets and clocks.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Protocol
 
+from border0.control.push import frames
 from border0.control.push import messages as wire
+from border0.control.push.issuing import Wish
 from border0.control.push.maphash import text
 from border0.control.push.messages import Key
 
@@ -59,7 +61,7 @@ class PieceCache:
         """The pieces of one statement."""
         found = self._pieces.get((key, digest))
         if found is None:
-            found = self._pieces[key, digest] = wire.put_pieces(key, digest, envelope)
+            found = self._pieces[key, digest] = frames.put_pieces(key, digest, envelope)
         return found
 
     def joined(self, puts: list[tuple[Key, str]], view: View) -> bytes | None:
@@ -114,7 +116,7 @@ class _Batch:
             size += 128
         if chosen or drops:
             self.index += 1
-            return wire.part_frame(self.number, self.index - 1, b",".join(chosen), drops)
+            return frames.part_frame(self.number, self.index - 1, b",".join(chosen), drops)
         self.done = True
         return wire.encode(wire.End(self.number, self.index))
 
@@ -141,6 +143,7 @@ class NodeSession:
         "paused_since",
         "pending",
         "soft",
+        "wish",
     )
 
     def __init__(
@@ -161,6 +164,7 @@ class NodeSession:
         self.full_after = now
         self.soft: set[str] = set()  # nodes whose soft facts it must be told
         self.outbox: list[bytes] = []  # commands held while the transport is full
+        self.wish: Wish | None = None  # of tickets, if it takes any
         self.paused_since: float | None = None
         self.last_sent = self.last_heard = now
         self.closed = False
@@ -172,7 +176,8 @@ class NodeSession:
     @property
     def dirty(self) -> bool:
         """Whether there is something that it must still be told."""
-        return bool(self.full or self.pending or self.soft or self.outbox or self._batch)
+        wish = self.wish is not None and self.wish.due
+        return bool(self.full or self.pending or self.soft or self.outbox or self._batch or wish)
 
     def pause(self, now: float) -> None:
         """The transport can take no more."""
@@ -250,9 +255,9 @@ class NodeSession:
             joined = cache.joined(puts, view)
             if joined is not None:
                 if full:
-                    self.send(wire.full_frame(to, hashed, joined), now)
+                    self.send(frames.full_frame(to, hashed, joined), now)
                 else:
-                    self.send(wire.delta_frame(since, to, hashed, joined, drops), now)
+                    self.send(frames.delta_frame(since, to, hashed, joined, drops), now)
                 return
         self._batches += 1
         # The envelopes as they are now: references only, however long the transport takes.

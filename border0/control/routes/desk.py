@@ -47,6 +47,12 @@ class Nodes(Protocol):
     def kill(self, org: str, connector: str, session: str, reason: str) -> "Deferred[bool]":
         """End a live session; whether its connector said that it did."""
 
+    def ticket_keys(self, org: str) -> list[bytes]:
+        """The public keys (Ed25519) by which relays know the organisation's tickets."""
+
+    def revoked(self, org: str) -> dict[str, float]:
+        """WireGuard keys (base64) whose tickets count no more, and until when (Unix seconds)."""
+
 
 class Desk:
     """The store and the nodes, as handlers use them."""

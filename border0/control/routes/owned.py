@@ -14,6 +14,7 @@ TABLES: dict[str, Table] = {
     "policy": schema.policies,
     "connector": schema.connectors,
     "device": schema.devices,
+    "relay": schema.relays,
     "user": schema.users,
     "group": schema.groups,
     "service_account": schema.service_accounts,

@@ -7,6 +7,7 @@ from border0.control.routes import (
     connector,
     explain,
     policy,
+    relay,
     session,
     socket,
 )
@@ -16,6 +17,6 @@ from border0.control.signin.tokens import Tokens
 
 def register(table: Table, desk: Desk, *, tokens: Tokens, base_url: str, pin: str) -> None:
     """Add the routes; see `administration.register` for the parameters."""
-    for noun in (socket, policy, explain, connector, session, audit):
+    for noun in (socket, policy, explain, connector, relay, session, audit):
         noun.register(table, desk)
     administration.register(table, desk, tokens=tokens, base_url=base_url, pin=pin)

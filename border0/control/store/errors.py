@@ -47,7 +47,7 @@ class Invalid(StoreError):
 
 
 class Exhausted(StoreError):
-    """A pool of addresses or prefixes has none left to give."""
+    """A pool of addresses or prefixes has none left to give, or there is room for no more."""
 
 
 class Refused(StoreError):

@@ -4,12 +4,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from border0.control.member.relays import relays_of
 from border0.control.publish import publisher as module
 from border0.control.publish import signing
-from border0.control.store import connectors, devices, groups, policies, sockets, users
+from border0.control.store import connectors, devices, groups, policies, relays, sockets, users
 from border0.control.store.backup import restore
 from border0.control.store.errors import Unavailable
 from border0.control.store.store import Store
@@ -239,14 +241,84 @@ class Restarts(PublisherCase):
         self.assertEqual(1, len(self.flushLoggedErrors(Unavailable)))
 
 
+def eu(tx, **more):
+    return relays.create(
+        tx, **{"name": "eu", "names": ["relay.example.org"], "public_key": key_text(7), **more}
+    )
+
+
+class Relays(PublisherCase):
+    async def test_every_node_gets_them(self):
+        await self.furnish()
+        made = await self.changed(lambda tx: eu(tx, region="eu", ca="sha256:" + "ab" * 32))
+        for node in (self.alice, self.bob, self.lab.id):
+            ledger = self.ledger(node)
+            (found,) = relays_of(ledger, self.clock())
+            self.assertEqual((found.id, found.name, found.names), (made.id, "eu", (made.names[0],)))
+            self.assertEqual(found.public_key, bytes([7]) * 32)
+            self.assertEqual((found.port, found.path, found.region), (443, "/relay", "eu"))
+            self.assertEqual((found.weight, found.drain), (100, False))
+            self.assertEqual(found.channel_binding, "tls-exporter")
+            self.assertEqual(found.ca, "sha256:" + "ab" * 32)
+        told = self.publisher.told_of[-1]
+        self.assertIn(("relay", made.id), told.everyone)
+        self.assertEqual(self.publisher.relays(), [made.id])
+        await self.changed(
+            lambda tx: relays.update(tx, made.id, None, drain=True, region="", ca="")
+        )
+        ledger = self.ledger(self.alice, ledger)
+        (found,) = relays_of(ledger, self.clock())
+        self.assertEqual((found.drain, found.region, found.ca), (True, "", ""))
+        await self.changed(lambda tx: relays.remove(tx, made.id))
+        self.ledger(self.alice, ledger)
+        self.assertEqual(relays_of(ledger, self.clock()), [])
+        self.assertEqual(ledger.state("relay", made.id, self.clock()), "absent")
+        self.assertEqual(self.publisher.relays(), [])
+
+    async def test_what_no_statement_can_say_is_told_to_nobody(self):
+        bad = await self.changed(lambda tx: eu(tx, names=["Not A Name"]))
+        good = await self.changed(lambda tx: eu(tx, name="us", public_key=key_text(8)))
+        self.assertEqual(self.publisher.relays(), [good.id])
+        self.assertIn("names", self.publisher.unsigned[("relay", bad.id)])
+
+
+class OlderLists(PublisherCase):
+    """An organisation whose list of signers was made before there were relays."""
+
+    async def begin(self):
+        old = tuple(type for type in TYPES if type != "relay")
+        with (
+            mock.patch.object(signing, "TYPES", old),
+            mock.patch.object(signing, "ADDED_TYPES", ()),
+        ):
+            await super().begin()
+            await self.furnish()
+
+    async def test_the_list_is_extended_and_nodes_follow(self):
+        ledger = self.ledger(self.lab.id)
+        before = self.publisher.signers.statement
+        self.assertNotIn("relay", before.body["keys"][0]["types"])
+        self.publisher.stop()
+        self.publisher = await self.published()
+        after = self.publisher.signers.statement
+        self.assertIn("relay", after.body["keys"][0]["types"])
+        made = await self.changed(eu)
+        self.ledger(self.lab.id, ledger)  # nothing is refused: the old list vouches for the new
+        self.assertEqual(ledger.signers.statement, after)
+        self.assertEqual([one.id for one in relays_of(ledger, self.clock())], [made.id])
+        again = await self.published()
+        self.assertEqual(again.signers.statement, after)
+
+
 class OtherSigners(PublisherCase):
     """Administrators hold the key for nodes: the control plane signs everything else."""
+
+    mine = tuple(type for type in TYPES if type not in ("node", "signers"))
 
     async def begin(self):
         await super().begin()
         self.admin = Ed25519PrivateKey.from_private_bytes(b"a" * 32)
-        mine = [type for type in TYPES if type not in ("node", "signers")]
-        await self.sign_list({self.key: mine, self.admin: ["node", "signers"]})
+        await self.sign_list({self.key: self.mine, self.admin: ["node", "signers"]})
 
     async def sign_list(self, keys):
         import base64
@@ -301,3 +373,15 @@ class OtherSigners(PublisherCase):
         ledger = self.ledger(self.lab.id, Ledger(ACME, self.pinned))
         self.assertEqual((), ledger.policies(self.db.id, self.clock()).missing)
         self.assertIsNone(ledger.current("node", self.alice, self.clock()))
+
+
+class OthersRelays(OtherSigners):
+    """Nobody gave this control plane the right to sign relays, and it may not change the list."""
+
+    mine = tuple(type for type in OtherSigners.mine if type != "relay")
+
+    async def test_it_gives_itself_nothing(self):
+        made = await self.changed(eu)
+        self.assertEqual(self.publisher.relays(), [])
+        self.assertFalse(self.publisher.signers.allows(self.publisher.signing._key_id, "relay"))
+        self.assertNotIn(("relay", made.id), self.publisher.signing.held)

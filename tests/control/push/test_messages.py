@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.control.push import maphash
+from border0.control.push import frames, maphash
 from border0.control.push import messages as wire
 from border0.control.push.changelog import ChangeLog
 from border0.control.push.messages import ProtocolError
@@ -27,7 +27,9 @@ SAMPLES = [
     wire.encode(wire.Command("c1", "kill", {"session": "s"})),
     wire.encode(wire.Presence([wire.PresenceFact("n2", 1, 60.0, True, "192.0.2.1", 0.5)])),
     wire.encode(wire.Begin(1, "full", 0, 2, HASH)),
-    wire.delta_frame(1, 2, HASH, wire.put_pieces(("node", "x"), HASH, b'{"a":1}')[0], [("a", "b")]),
+    frames.delta_frame(
+        1, 2, HASH, frames.put_pieces(("node", "x"), HASH, b'{"a":1}')[0], [("a", "b")]
+    ),
 ]
 
 
@@ -84,10 +86,10 @@ class Messages(SynchronousTestCase):
 
     def test_envelopes_arrive_byte_for_byte(self) -> None:
         for body in (b"", '{"a": "\\u00e9 é\n\\""}'.encode(), b"x" * (2 * wire.MAX_PIECE + 1)):
-            pieces = wire.put_pieces(("node", "x"), HASH, body)
+            pieces = frames.put_pieces(("node", "x"), HASH, body)
             gathering = Gathering()
             for number, piece in enumerate(pieces):
-                frame = wire.part_frame(1, number, piece, [])
+                frame = frames.part_frame(1, number, piece, [])
                 self.assertLessEqual(len(frame), wire.MAX_FRAME)
                 part = wire.parse_to_node(frame)
                 assert isinstance(part, wire.Part)
@@ -97,14 +99,16 @@ class Messages(SynchronousTestCase):
 
     def test_the_worst_piece_fits_into_a_frame(self) -> None:
         for text in ("\x01", "\U0010ffff", '"'):
-            for piece in wire.put_pieces(("node", "x"), HASH, (text * wire.MAX_PIECE * 2).encode()):
-                frame = wire.part_frame(1, 0, piece, [])
+            for piece in frames.put_pieces(
+                ("node", "x"), HASH, (text * wire.MAX_PIECE * 2).encode()
+            ):
+                frame = frames.part_frame(1, 0, piece, [])
                 self.assertLessEqual(len(frame), wire.MAX_FRAME)
 
     def test_our_own_mistakes(self) -> None:
         for body in (b"\xff", b" " * (wire.MAX_STATEMENT + 1)):
             with self.assertRaises(ValueError):
-                wire.put_pieces(("node", "x"), HASH, body)
+                frames.put_pieces(("node", "x"), HASH, body)
         with self.assertRaises(ValueError):
             wire.proof(b"short", "n1")
 

@@ -18,7 +18,7 @@ from border0.control.api.principals import Principal
 from border0.control.api.resource import ApiResource, Credentials
 from border0.control.api.routes import Table
 from border0.control.api.site import ApiSite
-from border0.control.routes import audit, connector, explain, policy, session, socket
+from border0.control.routes import audit, connector, explain, policy, relay, session, socket
 from border0.control.routes.desk import Desk
 from border0.control.routes.owned import owns
 from border0.control.store import Store, audit_events, organisations, users
@@ -70,6 +70,7 @@ class MadeUpNodes:
         self.refused: dict[tuple[str, str], dict[str, str]] = {}
         self.kills: list[tuple[str, ...]] = []
         self.outcome: Any = True
+        self.out: dict[str, float] = {}
 
     def online(self, org: str, node: str) -> bool:
         return (org, node) in self.connected
@@ -79,6 +80,12 @@ class MadeUpNodes:
 
     def refusals(self, org: str, connector: str) -> dict[str, str]:
         return self.refused.get((org, connector), {})
+
+    def ticket_keys(self, org: str) -> list[bytes]:
+        return [org.encode()[:32]]
+
+    def revoked(self, org: str) -> dict[str, float]:
+        return self.out
 
     def kill(self, org: str, connector: str, session: str, reason: str) -> Deferred[bool]:
         self.kills.append((org, connector, session, reason))
@@ -110,7 +117,7 @@ class RoutesCase(TestCase):
         self.nodes = MadeUpNodes()
         self.desk = Desk(self.store, self.nodes)
         self.table = Table()
-        for module in (socket, policy, explain, connector, session, audit):
+        for module in (socket, policy, explain, connector, relay, session, audit):
             module.register(self.table, self.desk)
         api = ApiResource(
             self.table,

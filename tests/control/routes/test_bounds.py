@@ -119,8 +119,13 @@ class Bounds(RoutesCase):
             "POST /policies/explain": {"socket": "x", "email": "x"},
             "POST /connector/token": {"connector_id": own["connector"], "name": "x"},
             "PUT /session/{socket:text}/{session:session}": {"killed": True},
+            "POST /relay": {"name": "x", "names": ["x"], "public_key": f"{'A' * 42}E="},
+            "PUT /relay/{relay:text}": {"drain": True},
         }  # fmt: skip
+        asks_no_store = ("GET /relays/ticket_keys",)
         for case in made:
+            if case.route.name in asks_no_store:
+                continue
             path = case.path.removeprefix("/api/v1")
             body = valid.get(case.route.name, case.body)
             if case.route.name.startswith("GET /policy/") or "/audit_events" in path:

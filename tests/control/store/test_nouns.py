@@ -3,6 +3,7 @@
 from border0.control.store import (
     BrokenReference,
     Duplicate,
+    Exhausted,
     Invalid,
     NotFound,
     VersionConflict,
@@ -13,6 +14,7 @@ from border0.control.store import (
     groups,
     organisations,
     policies,
+    relays,
     service_accounts,
     sockets,
     statements,
@@ -405,6 +407,48 @@ class Nouns:
         self.assertEqual(
             self.change(lambda tx: groups.create(tx, name="日本 é 🙂")).name, "日本 é 🙂"
         )
+
+    def test_relays(self):
+        def make(tx, name="eu", key="k1", **more):
+            return relays.create(tx, name=name, names=["a.example", "::1"], public_key=key, **more)
+
+        eu = self.change(make)
+        self.assertEqual(self.entries(), [("relay", eu.id, "create")])
+        self.assertEqual(
+            (eu.names, eu.port, eu.path, eu.region, eu.weight, eu.drain, eu.channel_binding, eu.ca),
+            (["a.example", "::1"], 443, "/relay", "", 100, False, "tls-exporter", ""),
+        )
+        self.assertEqual(self.read(lambda c: relays.get(c, ACME, eu.id)), eu)
+        self.assertEqual(self.read(lambda c: relays.find(c, ACME, "eu")), eu)
+        self.assertIs(self.read(lambda c: relays.find(c, OTHER, "eu")), None)
+        for column, more in (("name", {"key": "k2"}), ("public_key", {"name": "us"})):
+            with self.assertRaises(Duplicate) as taken:
+                self.change(lambda tx, m=more: make(tx, **m))
+            self.assertEqual(taken.exception.columns, (column,))
+        self.assertRaises(Duplicate, self.change, lambda tx: make(tx, "us", "k2", id=eu.id))
+        # A relay may serve two organisations, under one id and one key.
+        twin = self.change(lambda tx: make(tx, id=eu.id), org=OTHER)
+        self.assertEqual((twin.id, twin.org), (eu.id, OTHER))
+        changed = self.change(lambda tx: relays.update(tx, eu.id, 1, drain=True, names=["b"]))
+        self.assertEqual((changed.drain, changed.names, changed.version), (True, ["b"], 2))
+        self.assertEqual(self.entries(), [("relay", eu.id, "update")])
+        self.assertRaises(VersionConflict, self.change, lambda tx: relays.update(tx, eu.id, 1))
+        self.change(lambda tx: relays.remove(tx, eu.id, 2))
+        self.assertEqual(self.entries(), [("relay", eu.id, "delete")])
+        self.assertRaises(NotFound, self.read, lambda c: relays.get(c, ACME, eu.id))
+        self.assertEqual(self.read(lambda c: relays.get(c, OTHER, eu.id)), twin)
+
+    def test_an_organisation_has_so_many_relays(self):
+        def fill(tx):
+            for number in range(relays.LIMIT):
+                relays.create(tx, name=f"r{number}", names=["a.example"], public_key=f"k{number}")
+
+        self.change(fill)
+        with self.assertRaises(Exhausted):
+            self.change(lambda tx: relays.create(tx, name="r", names=["a"], public_key="k"))
+        self.change(lambda tx: relays.create(tx, name="r", names=["a"], public_key="k"), org=OTHER)
+        page = self.read(lambda c: relays.page(c, ACME, limit=1000))
+        self.assertEqual(len(page.items), relays.LIMIT)
 
 
 class NounsOnSQLite(Nouns, OnSQLite, DatabaseCase):

@@ -19,6 +19,7 @@ from border0.control.store.schema.network import (
     connectors,
     devices,
     enrolment_keys,
+    relays,
     socket_connectors,
     sockets,
 )
@@ -67,6 +68,7 @@ __all__ = [
     "policies",
     "policy_versions",
     "recordings",
+    "relays",
     "service_accounts",
     "sessions",
     "setup_links",

@@ -139,3 +139,24 @@ socket_connectors = Table(
     belongs("connector_id", "connectors"),
     Index(None, "org", "connector_id"),
 )
+
+relays = Table(
+    "relays",
+    metadata,
+    key_column("org"),
+    key_column("id"),
+    text_column("name"),
+    json_column("names"),
+    number_column("port"),
+    text_column("path"),
+    text_column("region"),
+    number_column("weight"),
+    flag_column("drain"),
+    text_column("public_key"),
+    text_column("channel_binding"),
+    text_column("ca"),
+    *versioned(),
+    UniqueConstraint("org", "name"),
+    UniqueConstraint("org", "public_key"),
+    own(),
+)
