@@ -96,8 +96,8 @@ class Approaching(PlaneCase):
         self.patch(server, "MAX_WAITING", 8)
         lab = await self.node("connector", "lab", number=1)
         self.assertTrue(lab.connected)
-        self.assertEqual("busy", silent[0].got[-1].reason)
         await self.waiter.until(lambda: silent[0].closed)
+        self.assertEqual("busy", silent[0].got[-1].reason)
         self.assertEqual(7, factory.waiting)
         for one in silent:
             self.assertLess(len(one.got), 3)

@@ -180,9 +180,10 @@ class SitesCase(SynchronousTestCase):
     # Work
 
     def work(self) -> Work:
-        """An ssh session and a COPY at work."""
+        """An ssh session and a COPY at work: both are connected, and data flows."""
         work = Work(self.sites)
         self.addCleanup(work.close)
+        work.goes_on()
         return work
 
 

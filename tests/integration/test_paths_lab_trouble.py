@@ -27,7 +27,7 @@ class Trouble(SitesCase):
     def prefer(self, family: int) -> Path_:
         """Make the ways of one family the better ones; the path in use."""
         worse = A_V6 if family == 4 else A_V4
-        self.sites.box.command(link="a", only=[worse], delay=20.0)
+        self.sites.box.command(link="a", only=[worse], delay=60.0)
         self.sites.restart()
         return self.connected(f"udp{family}")
 
