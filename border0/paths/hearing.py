@@ -152,9 +152,7 @@ class Hearing:
         wait = min(news.delay / 1000.0, _LONGEST_WAIT)
         self._roster.offer(news.generation, news.candidates, now, False, wait)
         if news.flags & PUNCH:
-            for other in self._roster.paths.values():
-                if other.state is UNTRIED:
-                    other.punch.again(now, wait)
+            self._asking.met(now, wait)
             if not news.flags & PUNCH_ANSWER:
                 self._last_news = now
                 self._sender.news(path, PUNCH | PUNCH_ANSWER)

@@ -141,6 +141,8 @@ class RelayLink(Service):
     def stopService(self) -> "Deferred[None]":
         """Say good-bye; fires when the connection is gone."""
         super().stopService()
+        if self.client is not None and self._turn_call is not None:
+            self._flush()  # a good-bye of others may wait
         for call in (self._turn_call, self._timer):
             if call is not None:
                 call.cancel()
@@ -278,15 +280,20 @@ class RelayLink(Service):
         self._turn_call = None
         client, line = self.client, self._line
         if client is not None and line is not None:
-            now, send = self.reactor.seconds(), line.transport.send
-            while (message := client.take_message(now)) is not None:
-                send(message)
+            self._flush()
             failed = client.failed
             if failed is not None:
                 line.end(failed.code, failed.text, told=failed.remote)
             elif events := client.take_events():
                 self._told(list(events))
         self._schedule()
+
+    def _flush(self) -> None:
+        client, line = self.client, self._line
+        if client is not None and line is not None:
+            now, send = self.reactor.seconds(), line.transport.send
+            while (message := client.take_message(now)) is not None:
+                send(message)
 
     def _schedule(self) -> None:
         if not self.running:
