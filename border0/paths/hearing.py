@@ -16,7 +16,7 @@ from border0.paths.choosing import Choosing
 from border0.paths.events import Left, Observed
 from border0.paths.limits import ANSWER_BURST, ANSWER_RATE, NEWS_BURST, NEWS_RATE, PROBE_ACTIVE
 from border0.paths.outlet import Outlet
-from border0.paths.path import DEAD, NEVER, UNTRIED, VALID
+from border0.paths.path import DEAD, NEVER, VALID
 from border0.paths.probe import (
     IN_USE,
     PONG_SIZE,

@@ -54,7 +54,7 @@ class Sent:
 
 
 class Path:
-    """`number` names the path in our PINGs; `address` is None for a relay, whose `endpoint` says who.
+    """`number` names the path in our PINGs; `address` is None for a relay.
 
     `headers`: bytes of IP and UDP before a WireGuard message. `require_inner`: inner packets of
     this size must pass, or the path goes behind those where they do.

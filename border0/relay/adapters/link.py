@@ -126,6 +126,17 @@ class RelayLink(Service):
         elif client is None:
             self.at_once()
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the relay and back, None while it is not known."""
+        return None if self.client is None else self.client.round_trip
+
+    def doubt(self) -> None:
+        """The network has changed: ask now whether the connection still stands."""
+        if self.client is not None:
+            self.client.doubt(self.reactor.seconds())
+            self._schedule()
+
     def at_once(self) -> None:
         """Something has changed (the map, the network): try now, if it waits."""
         if self.running and self._line is None and self._dialling is None:
@@ -214,7 +225,9 @@ class RelayLink(Service):
 
     def admitted(self, line: "_Line", relay: Admitted) -> None:
         """The login is done."""
-        self.client = Client(random_bytes=self._random_bytes, now=self.reactor.seconds())
+        self.client = Client(
+            random_bytes=self._random_bytes, now=self.reactor.seconds(), silence=relay.silence
+        )
         self.client.writable = line.transport.writable
         self.why, self._last = "", None
         log.debug("relay {id}: logged in at {name}", id=self.place.id, name=line.transport.host)
