@@ -25,7 +25,7 @@ class Relayed(Two):
         self.houses = {id: FakeRelay(self.net, id) for id in self.relays}
         self.links: dict[tuple[str, bytes], FakeLink] = {}
         self.entries = [entry(id) for id in self.relays]
-        self.tickets: dict[str, bytes] = {id: b"first" for id in self.relays}
+        self.tickets: dict[str, bytes] = dict.fromkeys(self.relays, b"first")
         self.mine = self.relaying(self.ours, self.tunnel.device.public_key)
         self.other = self.relaying(self.theirs, self.a.device.public_key)
         if self.blocked:
@@ -315,9 +315,7 @@ class Several(Relayed):
         self.net.advance(3)
         self.assertEqual(self.said["device"][1].relays, ["r1", "r2"])
         self.assertEqual(set(self.mine.sites), {"r1", "r2"})
-        self.assertEqual(
-            self.relay_ways(self.ours, self.to_a.public_key), ["r1-name", "r2-name"]
-        )
+        self.assertEqual(self.relay_ways(self.ours, self.to_a.public_key), ["r1-name", "r2-name"])
         self.assertEqual(self.who(self.connected()), "a")
         self.assertEqual(self.way()["address"], "r1-name")
 

@@ -59,9 +59,7 @@ class FakeRelay:
             if sender is not None:
                 sender.told([Gone(to, 1)])
             return
-        self.net.clock.callLater(
-            self.one_way, lambda: link.up and link.heard([(label, datagram)])
-        )
+        self.net.clock.callLater(self.one_way, lambda: link.up and link.heard([(label, datagram)]))
 
 
 class FakeLink:
