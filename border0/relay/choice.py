@@ -6,7 +6,7 @@ A round is one measurement of all relays. Once chosen, a relay stays until anoth
 Source: our own numbers. Does not: measure, connect, or know what a relay is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from border0.relay.limits import BETTER_BY, BETTER_ROUNDS, BETTER_SHARE
 
@@ -25,6 +25,13 @@ class Choice:
     def chosen(self) -> list[str]:
         """The ids, the preferred one first."""
         return [one for one in (self.home, self.second) if one is not None]
+
+    def keep(self, known: Container[str]) -> None:
+        """Forget a relay that is not among these."""
+        if self.second not in known:
+            self.second = None
+        if self.home not in known:
+            self.home, self.second = self.second, None
 
     def round(self, measured: Mapping[str, float]) -> bool:
         """Take the seconds to each relay that answered and may be chosen; whether others are."""

@@ -1,4 +1,4 @@
-"""Real relays between a device and a connector: where UDP is blocked, and where no gateway opens."""
+"""Real relays between device and connector: where UDP is blocked, and where no gateway opens."""
 
 from __future__ import annotations
 
@@ -39,12 +39,20 @@ class Relays(SitesCase):
             lambda path: path["method"].startswith(method), seconds, f"of {method}"
         )
 
+    def shown(self) -> str:
+        """What a person sees of the ways."""
+        device = self.sites.device
+        inside = ["nsenter", f"--target={self.sites.node.pid}", "--mount"]
+        child = device.spawn([*inside, *device.command("node", "debug", "peers")])
+        out, err = child.communicate(timeout=SOON)
+        self.assertEqual((child.returncode, err), (0, b""))
+        return out.decode()
+
     def test_udp_is_blocked_then_not_then_again(self) -> None:
         self.there(("port-restricted", "port-restricted"), "one", udp=False)
         path = self.connected("udpR")
         self.assertEqual((path["address"], path["kind"]), ("one", "relay"))
-        shown = self.sites.device.said("node", "debug", "peers")
-        self.assertIn("udpR", shown)
+        self.assertIn("udpR", self.shown())
         work = self.work()
         work.goes_on()
         self.blocked(False)
