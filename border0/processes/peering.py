@@ -277,7 +277,7 @@ class Peering(Service):
     def route(self, bursts: list[Any], now: float) -> list[Any]:
         """Where WireGuard's messages go."""
         routed = self.prober.route(bursts, now)
-        return routed if self.relaying is None else self.relaying.take(routed)
+        return routed if self.relaying is None else self.relaying.peers.take(routed)
 
     def receive(self, datagram: bytes, source: Any, now: float) -> None:
         """Take what is no WireGuard: probes and STUN answers; anything else is dropped."""
@@ -317,7 +317,7 @@ class Peering(Service):
     def _send_probes(self) -> None:
         probes: Any = self.prober.take_datagrams()
         if probes and self.relaying is not None:
-            probes = self.relaying.take_whole(probes)
+            probes = self.relaying.peers.take_whole(probes)
         if probes:
             self.tunnel.udp.send_whole(probes)
 

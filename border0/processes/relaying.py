@@ -4,9 +4,6 @@ Source: docs/protocols/relay.md, docs/protocols/paths.md (Relays).
 Two connections are kept, to the relay that answers quickest and to a second that is warm. From
 time to time all relays are measured, each by its own answers over a connection. A device whose
 connector is at none of its relays connects to the connector's as well.
-
-What a relay says of a datagram's sender is a label: WireGuard and the probes authenticate what
-comes, a probe counts for the named peer only, and no peer's place moves by a label.
 """
 
 import os
@@ -19,10 +16,8 @@ from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from border0.control.member.relays import RelayEntry
-from border0.paths.limits import RELAY_BIAS
-from border0.paths.path import VALID
+from border0.processes.relaypeers import RelayPeers
 from border0.processes.relaysite import Dialler, Link, RelaySite
-from border0.processes.relayway import RelayWay, split
 from border0.relay.adapters.link import Datagrams, LinkEvent, Up
 from border0.relay.choice import Choice
 from border0.relay.events import Drain, Gone, Health, Lost
@@ -30,7 +25,6 @@ from border0.relay.events import Drain, Gone, Health, Lost
 if TYPE_CHECKING:
     from border0.processes.peering import Peering
 
-METHOD = "udpR"
 ROUND = 300.0  # seconds between two measurements of all relays, ± 10 %
 ROUND_MOST = 5.0  # for the answers of one
 ROUND_ALONE = 1.0  # the first ends so long after the first answer
@@ -77,11 +71,10 @@ class Relaying(Service):
         )
         self._random_bytes = random_bytes
         self.entries: dict[str, RelayEntry] = {}
-        self.sites: dict[str, RelaySite] = {}
+        self.peers = RelayPeers(reactor, peering)
+        self.sites = self.peers.sites
         self.choice = Choice()
-        self.dropped = 0  # datagrams of strangers, or that are nothing of ours
         self._ticket: Callable[[str], bytes | None] = lambda relay: None
-        self._offers: dict[bytes, list[str]] = {}  # relays at which peers say that they are
         self._avoided: dict[str, float] = {}  # relays that drain, until when
         self._measuring = False
         self._began = 0.0
@@ -113,6 +106,7 @@ class Relaying(Service):
         self._ticket = ticket
         found = {entry.id: entry for entry in entries}
         if found != self.entries:
+            self.choice.keep(found)
             changed = [id for id, site in self.sites.items() if found.get(id) != site.entry]
             self.entries = found
             for id in changed:
@@ -168,7 +162,7 @@ class Relaying(Service):
         if self.peering.keep or not self.choice.chosen:
             return []
         found: dict[str, None] = {}
-        for relays in self._offers.values():
+        for relays in self.peers.offers.values():
             known = [id for id in relays if id in self.entries]
             if known and not set(known) & set(self.choice.chosen):
                 found[known[0]] = None
@@ -176,19 +170,20 @@ class Relaying(Service):
 
     def _measure(self) -> None:
         """Begin a round: connect to all relays that may be chosen."""
-        if self._timer is not None and self._timer.active():
-            self._timer.cancel()
-        self._timer = None
-        eligible = self._eligible()
-        for id in eligible:
+        for id in self._eligible():
             self._open(id)
         if not self.entries:
-            self.choice = Choice()
             self._settle()
             return
         self._measuring = True
         self._began, self._answered = self.reactor.seconds(), 0.0
-        self._timer = self.reactor.callLater(0, self._look)
+        self._again(0)
+
+    def _again(self, seconds: float) -> None:
+        """Look at the round that is under way after so many seconds."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = self.reactor.callLater(seconds, self._look)
 
     def _look(self) -> None:
         """A round is under way: is it over?"""
@@ -207,7 +202,8 @@ class Relaying(Service):
         since = self._answered if first else self._began
         over = len(measured) == len(eligible) or bool(measured and now - since >= waited)
         if not over and (first or now - self._began < ROUND_MOST):
-            self._timer = self.reactor.callLater(ROUND_LOOK, self._look)
+            # Where no relay answers, who is connected first is looked at when it is.
+            self._again(ROUND_LOOK if now - self._began < 2 * ROUND_MOST else ROUND_MOST)
             return
         self._measuring = False
         if self.choice.round(measured):
@@ -226,8 +222,8 @@ class Relaying(Service):
             for id, site in list(self.sites.items()):
                 if id not in wanted and not self._measuring:
                     self._close(site)
-        for key in list(self._offers):
-            self._common(key)
+        for key in list(self.peers.offers):
+            self.peers.common(key)
         self._publish()
 
     def _publish(self) -> None:
@@ -245,111 +241,32 @@ class Relaying(Service):
         site.link = self._link(
             entry,
             lambda: self._ticket(id),
-            lambda datagrams: self._heard(site, datagrams),
+            lambda datagrams: self.peers.heard(site, datagrams),
             lambda events: self._happened(site, events),
         )
         site.link.startService()
 
     def _close(self, site: RelaySite) -> Any:
-        now = self.reactor.seconds()
         if self.sites.get(site.entry.id) is site:
             del self.sites[site.entry.id]
-        ways, site.ways = site.ways, {}
-        for key, way in ways.items():
-            self.peering.prober.remove_way(key, way, now)
-        stopped = maybeDeferred(site.link.stopService) if site.link.running else None
-        self.peering.flush(now)
-        return maybeDeferred(lambda: stopped)
+        self.peers.closed(site)
+        stopped = maybeDeferred(site.link.stopService)
+        self.peering.flush(self.reactor.seconds())
+        return stopped
 
     # Peers
 
     def offered(self, public_key: bytes, relays: list[str]) -> None:
         """A peer that speaks probes says at which relays it is."""
-        if self._offers.get(public_key) != relays:
-            self._offers[public_key] = relays
+        if self.peers.offers.get(public_key) != relays:
+            self.peers.offers[public_key] = relays
             if self._visits() and self.choice.chosen:
                 self._settle()
-        self._common(public_key)
+        self.peers.common(public_key)
 
     def forget(self, public_key: bytes) -> None:
         """The peer is gone, and its ways with it."""
-        self._offers.pop(public_key, None)
-        for site in self.sites.values():
-            site.ways.pop(public_key, None)
-
-    def _common(self, key: bytes) -> None:
-        """Give a peer one way for each relay at which both are."""
-        now = self.reactor.seconds()
-        peer = self.peering.prober.peers.get(key)
-        if peer is None:
-            return
-        listed = self._offers.get(key, ())
-        for id, site in self.sites.items():
-            way = site.ways.get(key)
-            if id in listed:
-                if site.up and (way is None or way not in peer.paths):
-                    self._add(site, key, now)
-            elif way is not None:
-                path = peer.paths.get(way)
-                if path is None or path.state is not VALID:
-                    del site.ways[key]
-                    self.peering.prober.remove_way(key, way, now)
-
-    def _add(self, site: RelaySite, key: bytes, now: float) -> RelayWay:
-        way = site.ways.get(key)
-        if way is None:
-            way = site.ways[key] = RelayWay(site, key)
-        self.peering.prober.add_relay(key, way, METHOD, RELAY_BIAS, now)
-        return way
-
-    # Datagrams
-
-    def take(self, bursts: list[Any]) -> list[Any]:
-        """Send those WireGuard messages that go by a relay; return the others."""
-        rest = []
-        for burst in bursts:
-            to = burst[0]
-            if type(to) is RelayWay:
-                to.site.link.send(to.key, split(burst[1], burst[2]))
-            else:
-                rest.append(burst)
-        return rest
-
-    def take_whole(self, datagrams: list[Any]) -> list[Any]:
-        """Send those probes that go by a relay; return the others."""
-        rest = []
-        for datagram in datagrams:
-            to = datagram[0]
-            if type(to) is RelayWay:
-                to.site.link.send(to.key, [datagram[1]])
-            else:
-                rest.append(datagram)
-        return rest
-
-    def _heard(self, site: RelaySite, datagrams: Datagrams) -> None:
-        """What came by a relay: WireGuard's to WireGuard, probes to the probes, in order."""
-        now = self.reactor.seconds()
-        peering = self.peering
-        batch: list[tuple[bytes, int, Any]] = []
-        ways, peers = site.ways, peering.prober.peers
-        for key, datagram in datagrams:
-            way = ways.get(key)
-            if way is None:
-                if key not in peers:
-                    self.dropped += 1
-                    continue
-                way = self._add(site, key, now)  # it came here, and told others so a little later
-            if datagram[1:4] == bytes(3) and 0 < datagram[0] < 5:
-                batch.append((datagram, len(datagram), way))
-                continue
-            if batch:
-                peering.tunnel.receive(batch)
-                batch = []
-            if not peering.prober.receive(datagram, way, now, key):
-                self.dropped += 1
-        if batch:
-            peering.tunnel.receive(batch)
-        peering.flush(now)
+        self.peers.forget(public_key)
 
     # What happened
 
@@ -357,37 +274,29 @@ class Relaying(Service):
         now = self.reactor.seconds()
         for event in events:
             if isinstance(event, Up):
-                self._up(site, now)
+                self._up(site)
             elif isinstance(event, Lost):
                 self._lost(site, now)
             elif isinstance(event, Gone):
-                way = site.ways.get(event.key)
-                if way is not None:
-                    self.peering.prober.send_failed(way, now, certain=True)
+                self.peers.gone(site, event.key)
             elif isinstance(event, Drain):
                 self._later(max(0.0, event.leave_at - now), self._leave, site)
             elif isinstance(event, Health):
                 log.info("relay {name}: {why}", name=site.entry.name, why=event.text or event.code)
         self.peering.flush(now)
 
-    def _up(self, site: RelaySite, now: float) -> None:
-        id = site.entry.id
-        if self.sites.get(id) is not site:
+    def _up(self, site: RelaySite) -> None:
+        if self.sites.get(site.entry.id) is not site:
             return
         log.debug("relay {name}: connected", name=site.entry.name)
-        prober = self.peering.prober
-        for way in site.ways.values():
-            prober.retry(way, now)
-        for key, relays in self._offers.items():
-            if id in relays and key not in site.ways and key in prober.peers:
-                self._add(site, key, now)
+        self.peers.opened(site)
         self._publish()
+        if self._measuring:
+            self._again(ROUND_LOOK)  # its first PONG is there by then, mostly
 
     def _lost(self, site: RelaySite, now: float) -> None:
         site.lost_at = now
-        prober = self.peering.prober
-        for way in site.ways.values():
-            prober.send_failed(way, now, certain=True)
+        self.peers.cut(site)
         if site.entry.id in self.choice.chosen:
             self._later(HOME_PATIENCE, self._missed, site)
 

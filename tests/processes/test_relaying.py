@@ -168,7 +168,9 @@ class One(Relayed):
         self.tunnel.install(self.config({"web": ["b"]}))
         self.assertEqual(self.mine.sites["r1"].ways, {})
         self.net.advance(20)
-        self.assertGreater(self.mine.dropped, 0)  # the connector's probes, which nobody wants now
+        self.assertGreater(
+            self.mine.peers.dropped, 0
+        )  # the connector's probes, which nobody wants now
 
     def test_the_end_says_good_bye_by_the_relay(self) -> None:
         self.introduce()
@@ -253,7 +255,7 @@ class Lies(Relayed):
             leg.ask()
             self.net.advance(0.2)
         self.assertEqual(self.peer(self.b).endpoint, before)
-        self.assertGreater(self.mine.dropped, 0)
+        self.assertGreater(self.mine.peers.dropped, 0)
         house.lies = lambda source, to, datagram: [(source, to, datagram)]
         self.assertEqual(set(self.who(leg, 8.0)), {"a"})
 
@@ -278,7 +280,7 @@ class Lies(Relayed):
         self.assertIsNone(here.last_handshake)
         answer = [data for data in seen if data[0] == 2][-1]
         before = here.endpoint
-        self.mine._heard(self.mine.sites["r1"], [(self.to_a.public_key, answer)])
+        self.mine.peers.heard(self.mine.sites["r1"], [(self.to_a.public_key, answer)])
         self.assertIsNotNone(here.last_handshake)  # it is b's own message
         self.assertEqual(here.endpoint, before)
 
