@@ -29,7 +29,7 @@ from border0.paths.limits import (
 )
 from border0.paths.outlet import Outlet
 from border0.paths.path import DEAD, NEVER, OPENER, PROBE, SIZE, UNTRIED, VALID, Path
-from border0.paths.probe import LEAST_PING
+from border0.paths.probe import LEAST_PING, PUNCH
 from border0.paths.roster import Roster
 from border0.paths.sender import Sender
 
@@ -42,6 +42,8 @@ class Asking:
         "_call_gap",
         "_called_at",
         "_choosing",
+        "_meet_at",
+        "_meet_gap",
         "_outlet",
         "_roster",
         "_sender",
@@ -60,6 +62,8 @@ class Asking:
         self._call_at = -NEVER  # when the peer is called, if it is wanted and no way answers
         self._call_gap = CALL_AGAIN
         self._called_at = -NEVER  # when the peer called us
+        self._meet_at = -NEVER  # when it is asked by a relay to punch, while no other way answers
+        self._meet_gap = CALL_AGAIN
         self._outlet = outlet
         self._sender = sender
         self._roster = roster
@@ -79,8 +83,8 @@ class Asking:
 
     def reset(self) -> None:
         """The peer runs anew: it has heard no call."""
-        self._call_at = -NEVER
-        self._call_gap = CALL_AGAIN
+        self._call_at = self._meet_at = -NEVER
+        self._call_gap = self._meet_gap = CALL_AGAIN
 
     def called(self, now: float) -> None:
         """The peer looks for us: ways are tried although nothing flows."""
@@ -93,7 +97,10 @@ class Asking:
 
     def moved(self, now: float) -> bool:
         """Our own candidates are others; whether the peer must be called for it: openers go out."""
-        if not self._calls(self.mode(now)):
+        mode = self.mode(now)
+        if mode != COLD and self._relay() is not None:
+            self._meet_at, self._meet_gap = now, CALL_AGAIN  # it hears by the relay
+        if not self._calls(mode):
             return False
         for path in self._roster.paths.values():
             if path.state is UNTRIED:
@@ -104,7 +111,45 @@ class Asking:
         return all(path.state is not VALID for path in self._roster.paths.values())
 
     def _calls(self, mode: int) -> bool:
-        return mode == ACTIVE and self._alone()
+        return mode == ACTIVE and self._alone() and not self._hopes()
+
+    def _hopes(self) -> bool:
+        """Whether a relay's way is being asked for the first time: it mostly answers."""
+        return any(
+            path.address is None and path.state is UNTRIED and path.punch.fresh
+            for path in self._roster.paths.values()
+        )
+
+    def _relay(self) -> Path | None:
+        """The way by a relay, if only such ways answer."""
+        found = None
+        for path in self._roster.paths.values():
+            if path.state is VALID:
+                if path.address is not None:
+                    return None
+                if found is None or path.in_use:
+                    found = path
+        return found
+
+    def _meets(self, mode: int) -> Path | None:
+        return self._relay() if mode == ACTIVE else None
+
+    def _meet(self, path: Path, now: float) -> None:
+        """Punch, and say so by the relay: the peer's openers go out as ours do."""
+        self._meet_at = now + self._meet_gap
+        self._meet_gap = min(2 * self._meet_gap, CALL_AGAIN_MOST)
+        self._sender.news(path, PUNCH)
+        self.met(now, OPENER_WAIT)
+
+    def met(self, now: float, wait: float) -> None:
+        """Both punch now: probes begin after `wait`."""
+        for path in self._roster.paths.values():
+            if path.address is None or path.state is VALID:
+                continue
+            path.retries = 0
+            path.hurried = True
+            if path.state is UNTRIED:
+                path.punch.again(now, wait)
 
     def _call(self, now: float) -> None:
         self._call_at = now + self._call_gap
@@ -125,7 +170,7 @@ class Asking:
             return False
         before = self.mode(now)
         self.last_data = now
-        self._call_gap = CALL_AGAIN
+        self._call_gap = self._meet_gap = CALL_AGAIN
         alone = self._alone()
         if alone or before == COLD:
             for path in self._roster.paths.values():
@@ -166,6 +211,8 @@ class Asking:
         at = self._roster.selector.next_deadline()
         if self._calls(mode):
             at = min(at, self._call_at)
+        if self._meets(mode) is not None:
+            at = min(at, self._meet_at)
         for path in self._roster.paths.values():
             at = min(at, path.next_overdue())
             if path.state is UNTRIED:
@@ -188,6 +235,9 @@ class Asking:
         curious = self._curious(mode, now)
         if now >= self._call_at and self._calls(mode):
             self._call(now)
+        relay = self._meets(mode) if now >= self._meet_at else None
+        if relay is not None:
+            self._meet(relay, now)
         for path in list(self._roster.paths.values()):
             path.expire(now)
             if path.state is UNTRIED:

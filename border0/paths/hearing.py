@@ -16,7 +16,7 @@ from border0.paths.choosing import Choosing
 from border0.paths.events import Left, Observed
 from border0.paths.limits import ANSWER_BURST, ANSWER_RATE, NEWS_BURST, NEWS_RATE, PROBE_ACTIVE
 from border0.paths.outlet import Outlet
-from border0.paths.path import DEAD, NEVER, UNTRIED, VALID
+from border0.paths.path import DEAD, NEVER, VALID
 from border0.paths.probe import (
     IN_USE,
     PONG_SIZE,
@@ -152,9 +152,7 @@ class Hearing:
         wait = min(news.delay / 1000.0, _LONGEST_WAIT)
         self._roster.offer(news.generation, news.candidates, now, False, wait)
         if news.flags & PUNCH:
-            for other in self._roster.paths.values():
-                if other.state is UNTRIED:
-                    other.punch.again(now, wait)
+            self._asking.met(now, wait)
             if not news.flags & PUNCH_ANSWER:
                 self._last_news = now
                 self._sender.news(path, PUNCH | PUNCH_ANSWER)

@@ -21,7 +21,7 @@ from border0.paths.limits import (
     WATCH_FOR,
     WATCH_LOSS,
 )
-from border0.paths.pmtu import MtuSearch, inner_mtu
+from border0.paths.pmtu import KnownMtu, MtuSearch, inner_mtu
 from border0.paths.probe import LEAST_PING
 from border0.paths.punch import Punch
 from border0.paths.receipts import DataReceipts, ProbeReceipts
@@ -142,7 +142,7 @@ class Path:
         self.trip = RoundTrip()
         self.probes = ProbeReceipts()
         self.data = DataReceipts()
-        self.mtu = MtuSearch(ceiling, headers)
+        self.mtu = KnownMtu(ceiling) if address is None else MtuSearch(ceiling, headers)
         self._left_with = self._remembered = 0.0
         self._left_at = 0.0
         # The selector's.
@@ -156,10 +156,15 @@ class Path:
     def describe(self) -> str:
         """Return `udp4 192.0.2.1:7`, for people."""
         if self.address is None:
-            return self.method
+            return f"{self.method} {self.endpoint}"
         return f"{self.method} {addresses.text(self.address)}"
 
     # What the selector asks
+
+    @property
+    def direct(self) -> bool:
+        """Whether it is no relay's."""
+        return self.address is not None
 
     @property
     def usable(self) -> bool:

@@ -160,6 +160,7 @@ class PathSet:
                 for endpoint, path in self.paths.items()
                 if path.state is not UNTRIED or path.punch.opened(now)
             ]
+            ready.sort(key=lambda endpoint: self.paths[endpoint].direct)  # relays are no guesses
             places = dict.fromkeys(ready if fallback is None else [fallback, *ready])
             return list(places)[:HANDSHAKE_COPIES]
         others = [path for path in self.paths.values() if path.usable and path is not current]
@@ -194,9 +195,21 @@ class PathSet:
         return self._asking.moved(now)
 
     def add_relay(self, endpoint: Endpoint, method: str, bias: float, now: float) -> Path:
-        """Add a way that is no address; the endpoint's datagrams are the caller's to carry."""
+        """Add a way that is no address; the endpoint's datagrams are the caller's to carry.
+
+        A peer that is in use is asked there at once.
+        """
         path = self.paths.get(endpoint)
         return path or self._roster.add(endpoint, None, 0, now, 0.0, method, bias)
+
+    def retry(self, endpoint: Endpoint, now: float) -> None:
+        """Ask a way at once: what was in its way is gone."""
+        path = self.paths.get(endpoint)
+        if path is not None:
+            path.retries = 0
+            path.hurried = True
+            if path.state is UNTRIED:
+                path.punch.again(now)
 
     def remove_path(self, endpoint: Endpoint, now: float) -> None:
         """Forget a way."""
@@ -205,6 +218,8 @@ class PathSet:
             path.die()
             self._choosing.choose(now)
             self._roster.drop(path)
+        if self.fallback == endpoint:
+            self._hearing.fallback = None
 
     def set_require_inner(self, size: int) -> None:
         """Say which inner packets shall pass, in bytes; 0 for any."""

@@ -197,3 +197,33 @@ class MtuSearch:
         self.failed = self.ceiling + 1
         self._again = self._confirm_at = NEVER
         self._first_round()
+
+
+class KnownMtu(MtuSearch):
+    """Of a way that carries every size alike, over TCP: nothing is asked, nothing shrinks it."""
+
+    __slots__ = ()
+
+    def __init__(self, ceiling: int) -> None:
+        super().__init__(ceiling, 0)
+        self.confirmed = self.ceiling
+        self._assumed = 0
+        self._tries = {}
+
+    def expire(self, in_use: bool, now: float) -> None:
+        """There is nothing to ask."""
+
+    def doubt(self) -> None:
+        """What does not arrive is not too large."""
+
+    def lost(self, size: int, now: float) -> None:
+        """It was not for its size."""
+
+    def refused(self, size: int, now: float) -> None:
+        """It was not for its size."""
+
+    def answered(self, size: int, now: float) -> None:
+        """That is known."""
+
+    def restart(self, ceiling: int | None = None) -> None:
+        """No network changes it."""

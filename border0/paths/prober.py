@@ -152,6 +152,28 @@ class Prober:
             peer.offer(generation, candidates, now, own=own)
             self._note(peer, now)
 
+    def add_relay(
+        self, public_key: bytes, endpoint: Endpoint, method: str, bias: float, now: float
+    ) -> None:
+        """Add a way by a relay to a peer that there is; see `PathSet.add_relay`."""
+        peer = self.peers[public_key]
+        peer.add_relay(endpoint, method, bias, now)
+        self._note(peer, now)
+
+    def remove_way(self, public_key: bytes, endpoint: Endpoint, now: float) -> None:
+        """Forget a way to a peer, if there is such a peer."""
+        peer = self.peers.get(public_key)
+        if peer is not None:
+            peer.remove_path(endpoint, now)
+            self._note(peer, now)
+
+    def retry(self, endpoint: Endpoint, now: float) -> None:
+        """Ask ways at once: what was in their way is gone."""
+        for key in self._outlet.owners.get(endpoint, ()):
+            peer = self.peers[key]
+            peer.retry(endpoint, now)
+            self._note(peer, now)
+
     def called(self, public_key: bytes, now: float) -> None:
         """A peer told by other means that it looks for us: its gateway is open to us."""
         peer = self.peers.get(public_key)
@@ -217,13 +239,18 @@ class Prober:
 
     # Datagrams in
 
-    def receive(self, data: bytes, source: Endpoint, now: float) -> bool:
-        """Take a datagram that is not WireGuard's; whether it has the form of a probe."""
+    def receive(
+        self, data: bytes, source: Endpoint, now: float, public_key: bytes | None = None
+    ) -> bool:
+        """Take a datagram that is not WireGuard's; whether it has the form of a probe.
+
+        `public_key`: only if it is this peer's, as somebody says who cannot know.
+        """
         if not looks_like_probe(data):
             return False
         self._called(now)
         peer = self._indices.get(index_of(data))
-        if peer is None:
+        if peer is None or (public_key is not None and peer.public_key != public_key):
             self.unknown += 1
             return True
         body = peer.channel.open(data)

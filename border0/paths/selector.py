@@ -43,6 +43,10 @@ class Choice(Protocol):
         """Answers probes."""
 
     @property
+    def direct(self) -> bool:
+        """Is no relay's."""
+
+    @property
     def tier(self) -> int:
         """A higher tier goes before any score."""
 
@@ -117,6 +121,9 @@ class Selector:
         best = max(free, key=_rank, default=None)
         mine = current.points
         needed = self._seconds(best, current, mine, now) if best is not None else 0.0
+        if not needed and not current.direct:
+            best = max((path for path in free if path.direct), key=_rank, default=None)
+            needed = self._seconds(best, current, mine, now) if best is not None else 0.0
         if best is None or not needed:
             self._rest(now)
             return None
@@ -147,6 +154,9 @@ class Selector:
             return 0.0
         if best.tier < current.tier:
             return 0.0
+        if best.direct and not current.direct and best.points > mine:
+            # The relay's score has its bias already, and the way back to it needs the margin too.
+            return TRIAL_HOLD if best.blemished else HOLD
         theirs = best.points - MARGIN_POINTS
         if best.tier == current.tier and theirs <= MARGIN * mine:
             return 0.0

@@ -32,7 +32,7 @@ class PathStatus:
     def __init__(self, path: Path, now: float) -> None:
         roaming = path.kind == DISCOVERED
         self.method = f"{path.method} (roaming)" if roaming else path.method
-        self.address = "" if path.address is None else addresses.text(path.address)
+        self.address = str(path.endpoint) if path.address is None else addresses.text(path.address)
         self.kind = KIND_NAMES.get(path.kind, "relay")
         self.state = path.state
         self.round_trip = path.trip.smoothed

@@ -25,6 +25,7 @@ from border0.processes.addresses import local_endpoints
 from border0.processes.clienttunnel import ClientTunnel
 from border0.processes.outside import Outside
 from border0.processes.peering import Peering
+from border0.processes.relaying import Relaying
 
 FINAL = frozenset((LOCKED, EXPIRED, *STRANGER))  # words after which no news will come
 ANSWER_SECONDS = 5.0  # how long such a word is an answer, before somebody asks again
@@ -64,6 +65,7 @@ class Following:
         self._waiting: Deferred[None] | None = None
         self._said = ""
         self.peering: Peering | None = None
+        self.relaying: Relaying | None = None
         self._told: dict[str, object] = {}  # of connectors by id: where they are, as last told
         self._patience: Any = None
         self._node = self._node_file()
@@ -117,6 +119,7 @@ class Following:
         )
         peering.watch_network(*tunnel.own_interfaces)
         peering.publish(self.follower.report)
+        self.relaying = Relaying(self.reactor, peering, tunnel.private_key, self.place.folder)
         return peering
 
     def _offer(self) -> None:
@@ -124,6 +127,8 @@ class Following:
         if self.tunnel is None or self.peering is None:
             return
         self.peering.outside.set_servers(self.follower.stun)
+        if self.relaying is not None:
+            self.relaying.update(self.follower.relays(), self.follower.ticket)
         for node in self.follower.ledger.every("node", self.wall()):
             id = str(node.body["id"])
             peer = self.tunnel.device.peers.get(b64decode(node.body["public_key"]))

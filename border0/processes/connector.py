@@ -190,7 +190,9 @@ class ConnectorProcess(MultiService):
         peer = self.device.peers.get(public_key)
         if peer is None or peer.source is None or peer.last_authenticated is None:
             return None
-        host = str(peer.source[0]).partition("%")[0]  # type: ignore[index]
+        if not isinstance(peer.source, tuple):  # by a relay, which does not say from where
+            return None
+        host = str(peer.source[0]).partition("%")[0]
         mapped = ip_address(host)
         four = getattr(mapped, "ipv4_mapped", None)
         return str(four or mapped), self.reactor.seconds() - peer.last_authenticated

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from border0.connector.config import ConnectorConfig
+from border0.connector.membership import FOLDER
 from border0.control.member.follower import Follower
 from border0.control.member.url import ControlUrl
 from border0.paths.candidates import Rules
 from border0.processes.addresses import local_endpoints
 from border0.processes.outside import Outside
 from border0.processes.peering import Peering
+from border0.processes.relaying import Relaying
 from border0.processes.tunnel import Tunnel
 
 
@@ -36,6 +38,8 @@ class DevicePaths:
         outside = Outside(reactor, tunnel.udp, self._hosts, advertised=config().advertise)
         self.peering = Peering(reactor, tunnel, private_key, outside, self._rules(), keep=True)
         self.peering.watch_network()
+        folder = config().state_dir / FOLDER
+        self.relaying = Relaying(reactor, self.peering, private_key, folder)
         self._keys: dict[str, bytes] = {}  # WireGuard keys of devices, by node id
         self._told: dict[str, object] = {}  # where they are, as last told
         self._inside = self._prefixes()
@@ -70,6 +74,7 @@ class DevicePaths:
     def moved(self, follower: Follower, nodes: Iterable[str]) -> None:
         """These nodes said something of where they are."""
         self.peering.outside.set_servers(follower.stun)
+        self.relaying.update(follower.relays(), follower.ticket)
         for node in nodes:
             path = follower.paths(node)
             peer = self.tunnel.device.peers.get(self._keys.get(node, b""))

@@ -9,10 +9,10 @@ import errno
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import maybeDeferred
+from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from border0.control.push.offer import Kind, Nat, PathOffer
@@ -35,8 +35,12 @@ from border0.paths.errors import ProtocolError
 from border0.paths.prober import Prober
 from border0.processes.netwatch import NetWatch
 from border0.processes.outside import Outside
+from border0.processes.relayway import RelayWay
 from border0.processes.tunnel import Tunnel
 from border0.wireguard.peer import Peer
+
+if TYPE_CHECKING:
+    from border0.processes.relaying import Relaying
 
 LOOK_SECONDS = 5.0  # how often our own addresses are looked at
 REFUSED_SECONDS = 0.2  # the system's refusal to send somewhere is told once in this time
@@ -96,6 +100,7 @@ class Peering(Service):
         self._timer: Any = None
         self._timer_at = 0.0
         self._looking: Any = None
+        self.relaying: Relaying | None = None  # carries what goes by relays
         self.watch: NetWatch | None = None  # tells of changes of this machine's network
         self._refusals: dict[Any, float] = {}
         self._calls = 0  # how often our peers were asked to look for us
@@ -107,6 +112,7 @@ class Peering(Service):
         tunnel.peering = self
         tunnel.stack.path_mtu = tunnel.path_mtu
         tunnel.device.heard = self._heard
+        tunnel.device.may_roam = lambda source: type(source) is not RelayWay
         tunnel.udp.refused = self._refused
         outside.changed = self._own_changed
 
@@ -122,6 +128,8 @@ class Peering(Service):
         self._looking = self.reactor.callLater(LOOK_SECONDS, self._look)
         if self.watch is not None:
             self.watch.startService()
+        if self.relaying is not None:
+            self.relaying.startService()
 
     def stopService(self) -> Any:
         """Say good-bye to the peers; fires when the gateway's port was given back."""
@@ -133,8 +141,11 @@ class Peering(Service):
         if self.watch is not None:
             self.watch.stopService()
         self.prober.close()
-        self.tunnel.udp.send_whole(self.prober.take_datagrams())  # type: ignore[arg-type]
-        return maybeDeferred(self.outside.stop)
+        self._send_probes()
+        stopping = [maybeDeferred(self.outside.stop)]
+        if self.relaying is not None and self.relaying.running:
+            stopping.append(maybeDeferred(self.relaying.stopService))
+        return gatherResults(stopping)
 
     def watch_network(self, *ignored: str) -> None:
         """Hear of this machine's changes from the start on, but not of those interfaces."""
@@ -155,6 +166,8 @@ class Peering(Service):
         log.debug("the network of this machine has changed")
         self.prober.network_changed(now)
         self.outside.network_changed()
+        if self.relaying is not None:
+            self.relaying.network_changed()
         self.flush(now)
 
     def slept(self, seconds: float) -> None:
@@ -195,6 +208,8 @@ class Peering(Service):
             new = path.calls > (heard[1] if path.key == heard[0] else 0)
         if new:
             self.prober.called(peer.public_key, now)
+        if self.relaying is not None:
+            self.relaying.offered(peer.public_key, path.relays)
         self.flush(now)
         return True
 
@@ -203,6 +218,8 @@ class Peering(Service):
         if public_key in self.prober.peers:
             self.prober.remove_peer(public_key)
             self._called_us.pop(public_key, None)
+            if self.relaying is not None:
+                self.relaying.forget(public_key)
 
     def hold(self, peer: Peer) -> None:
         """Keep a way to this peer open from now on, although no data flows."""
@@ -236,6 +253,11 @@ class Peering(Service):
                 self._calls += 1
             self._tell()
 
+    def tell(self) -> None:
+        """Something of what we tell is another."""
+        if self.running:
+            self._tell()
+
     def _tell(self) -> None:
         candidates = self.outside.candidates()[:16]
         self._publish(
@@ -246,6 +268,7 @@ class Peering(Service):
                 nat=NAT_NAMES[self.outside.nat()],
                 kinds=[KIND_NAMES[kind] for kind, _ in candidates],
                 calls=self._calls,
+                relays=[] if self.relaying is None else self.relaying.ids(),
             ),
         )
 
@@ -253,7 +276,8 @@ class Peering(Service):
 
     def route(self, bursts: list[Any], now: float) -> list[Any]:
         """Where WireGuard's messages go."""
-        return self.prober.route(bursts, now)
+        routed = self.prober.route(bursts, now)
+        return routed if self.relaying is None else self.relaying.peers.take(routed)
 
     def receive(self, datagram: bytes, source: Any, now: float) -> None:
         """Take what is no WireGuard: probes and STUN answers; anything else is dropped."""
@@ -262,6 +286,8 @@ class Peering(Service):
         self.flush(now)
 
     def _heard(self, peer: Peer, source: Any, count: int, active: bool, now: float) -> None:
+        if type(source) is RelayWay and source.key != peer.public_key:
+            return  # a relay that labels falsely
         self.prober.heard(peer.public_key, source, count, now, active)
 
     def _refused(self, to: Any, size: int, error: int) -> None:
@@ -280,15 +306,20 @@ class Peering(Service):
             return
         self._flushing = True
         try:
-            probes = self.prober.take_datagrams()
-            if probes:
-                self.tunnel.udp.send_whole(probes)  # type: ignore[arg-type]
+            self._send_probes()
             self.outside.send(now)
             for event in self.prober.take_events():
                 self._happened(event)
         finally:
             self._flushing = False
         self._schedule(now)
+
+    def _send_probes(self) -> None:
+        probes: Any = self.prober.take_datagrams()
+        if probes and self.relaying is not None:
+            probes = self.relaying.peers.take_whole(probes)
+        if probes:
+            self.tunnel.udp.send_whole(probes)
 
     def _schedule(self, now: float) -> None:
         deadlines = (self.prober.next_deadline(), self.outside.reflexive.next_deadline())

@@ -141,6 +141,10 @@ class Tunnel(Service):
         self.device.start_handshake(peer, now)
         self._flush(now)
 
+    def receive(self, batch: list[tuple[bytes, int, Any]]) -> None:
+        """Take WireGuard messages that came another way than by the port: (bytes, size, from)."""
+        self._received(batch)
+
     def _received(self, batch: list[tuple[bytes, int, Any]]) -> None:
         now = self.reactor.seconds()
         delivered = self.device.receive(batch, now)

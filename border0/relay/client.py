@@ -235,6 +235,11 @@ class Client:
             return self._next_ping
         return min(self._next_ping, self._unheard_since + PING_UNHEARD)
 
+    def doubt(self, now: float) -> None:
+        """Ask at once, and wait for the answer as if data waited."""
+        if self.failed is None and not self._token:
+            self._unheard_since = now - PING_UNHEARD
+
     def expire(self, now: float) -> None:
         """Ask whether the relay is there, or conclude that it is not."""
         due = self.next_deadline()

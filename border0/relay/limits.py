@@ -68,6 +68,9 @@ BACKOFF_FIRST, BACKOFF_MOST = 0.5, 30.0
 REFUSED_FIRST, REFUSED_MOST = 5.0, 60.0  # after a refusal that time alone does not mend
 STEADY = 30.0  # a connection that lasted this long makes the next back-off small again
 
+# Choosing a relay.
+BETTER_BY, BETTER_SHARE, BETTER_ROUNDS = 0.010, 0.20, 3
+
 
 class Rate(NamedTuple):
     """Bytes a second and at once that a client, or an organisation, may send."""

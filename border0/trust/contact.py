@@ -30,13 +30,20 @@ MAXIMUM_CHAIN = 10
 
 
 def first_contact(
-    reactor: Any, host: str, port: int, pin: str, *, seconds: float = CONTACT_SECONDS
+    reactor: Any,
+    host: str,
+    port: int,
+    pin: str,
+    *,
+    seconds: float = CONTACT_SECONDS,
+    way: Any = None,
 ) -> "defer.Deferred[bytes]":
     """The certificate (PEM) of the authority with this pin, as the server shows it.
 
     The connection is closed when the result is there; no byte of any application went over it.
 
     :param seconds: for the whole of it.
+    :param way: an endpoint that gets there, through a proxy say; None: directly.
     :raises ConfigError: a pin or host that is none.
     :return: fails with TrustError (another server, no TLS, too slow), or with Twisted's
         ConnectError or DNSLookupError when nobody answers.
@@ -45,9 +52,8 @@ def first_contact(
     where = f"{host}:{port}"
     reader = _Reader()
     chain = reader.chain
-    endpoint = wrapClientTLS(
-        _Unverified(host), HostnameEndpoint(reactor, host, port, timeout=seconds)
-    )
+    direct: Any = HostnameEndpoint(reactor, host, port, timeout=seconds)
+    endpoint = wrapClientTLS(_Unverified(host), way or direct)
     reader.connecting = endpoint.connect(Factory.forProtocol(lambda: reader))
     reader.connecting.addErrback(reader.stop)
     late = reactor.callLater(seconds, reader.stop, Failure(error.TimeoutError()))
@@ -75,12 +81,13 @@ def first_contact(
 
 
 def remembered_authority(
-    reactor: Any, host: str, port: int, pin: str, path: Path, now: float
+    reactor: Any, host: str, port: int, pin: str, path: Path, now: float, *, way: Any = None
 ) -> "defer.Deferred[bytes]":
     """The authority's certificate (PEM) from `path`, or by a first contact, then kept there.
 
     A file that is not the pinned authority's, or whose certificate has expired at `now` (Unix
-    seconds), is replaced. Raises and fails as `first_contact`, and with OSError.
+    seconds), is replaced; `way` is as in `first_contact`. Raises and fails as
+    `first_contact`, and with OSError.
     """
     try:
         kept = path.read_bytes()
@@ -97,7 +104,7 @@ def remembered_authority(
         privatefile.replace(path, certificate)
         return certificate
 
-    return first_contact(reactor, host, port, pin).addCallback(keep)
+    return first_contact(reactor, host, port, pin, way=way).addCallback(keep)
 
 
 def _pinned(chain: list[x509.Certificate], pin: str, where: str) -> bytes:

@@ -74,6 +74,8 @@ class Device:
         # Hears of each run of authenticated messages of a peer that does not roam: the peer, where
         # they came from, how many fresh transport messages, whether more than keepalives, when.
         self.heard: Callable[[Peer, Endpoint, int, bool, float], object] = lambda *_: None
+        # Whether a peer that roams may be at a source of its authenticated messages.
+        self.may_roam: Callable[[Endpoint], bool] = lambda source: True
         self._handshakes = Handshakes(
             self._static,
             self.peers,
@@ -267,7 +269,7 @@ class Device:
         peer.timers.any_received(now)
         if not peer.roams:
             self.heard(peer, source, count, active, now)
-        elif peer.endpoint != source:
+        elif peer.endpoint != source and self.may_roam(source):
             peer.endpoint = source
             self._events.append(EndpointChanged(peer))
 

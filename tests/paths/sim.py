@@ -14,6 +14,7 @@ from typing import Any
 from border0.paths.address import Address
 from border0.paths.candidates import REFLEXIVE, Rules
 from border0.paths.events import Event, Switched
+from border0.paths.limits import RELAY_BIAS
 from border0.paths.pathset import PathSet
 from border0.paths.prober import Prober
 from border0.wireguard.noise import StaticKey
@@ -25,6 +26,10 @@ def address(text: str, port: int = 32442) -> Address:
     from ipaddress import ip_address
 
     return ip_address(text).packed, port
+
+
+def _origin(endpoint: Any) -> Address | None:
+    return None if isinstance(endpoint, str) else endpoint
 
 
 class Link:
@@ -107,7 +112,7 @@ class Side:
             self._private,
             random_bytes=self.random_bytes,
             resolve=lambda address: address,
-            origin=lambda endpoint: endpoint,  # type: ignore[arg-type,return-value]
+            origin=_origin,
             rules=self._rules,
             ceiling=self._ceiling,
         )
@@ -122,7 +127,10 @@ class Side:
 
 
 class World:
-    """`ways`: (delay, IPv6?) each; the sides learn of each other's addresses at the start."""
+    """`ways`: (delay, IPv6?) each; the sides learn of each other's addresses at the start.
+
+    `relays`: numbers of the ways that are by a relay, which has no address.
+    """
 
     def __init__(
         self,
@@ -130,6 +138,7 @@ class World:
         seed: int = 1,
         jitter: float = 0.001,
         six: tuple[int, ...] = (),
+        relays: tuple[int, ...] = (),
         rules: Rules | None = None,
         ceiling: int = 1500,
     ) -> None:
@@ -142,7 +151,9 @@ class World:
         self._ticking = [False, False]
         for number, delay in enumerate(delays):
             prefix = "2001:db8:{}::{}" if number in six else "198.18.{}.{}"
-            ends = [address(prefix.format(number, side + 1)) for side in (0, 1)]
+            ends: Any = [address(prefix.format(number, side + 1)) for side in (0, 1)]
+            if number in relays:
+                ends = [f"relay {number} of {side}" for side in (0, 1)]
             links = [Link(seed * 100 + 2 * number + k, delay=delay, jitter=jitter) for k in (0, 1)]
             self.ways.append(Way(ends[0], ends[1], links[0], links[1]))
         self.dropped_hops = 0
@@ -156,9 +167,13 @@ class World:
                 other.public, other.prober.path_key, self.now, hold=hold
             )
         for side, other in (self.sides, self.sides[::-1]):
-            own = [(REFLEXIVE, way.ends[other.number]) for way in self.ways]
+            places: list[Any] = [way.ends[other.number] for way in self.ways]
+            own = [(REFLEXIVE, place) for place in places if not isinstance(place, str)]
             other.prober.set_own(own)
             side.prober.offer(other.public, other.prober.generation, own, self.now)
+            for place in places:
+                if isinstance(place, str):
+                    side.prober.add_relay(other.public, place, "udpR", RELAY_BIAS, self.now)
 
     def flow(self, rate: float, size: int = 1000, sides: tuple[int, ...] = (0, 1)) -> None:
         """Both sides (or those named) send data messages at a rate from now on."""
@@ -184,7 +199,7 @@ class World:
             way = self.ways[number]
             if not self.filters or (1 - side, number) in self._opened:
                 link = way.links[side]
-                headers = 28 if len(to[0]) == 4 else 48
+                headers = {4: 28, 16: 48}.get(len(to[0]), 0)
                 if not link.drops(data, headers):
                     self._at(self.now + link.lasts(), 1 - side, (data, way.ends[side]))
                 return

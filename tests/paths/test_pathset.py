@@ -482,7 +482,8 @@ class NewsTests(SynchronousTestCase):
         left.prober.want(world.sides[1].public, world.now)
         world.run(1.0)
         self.assertIn(relay, [to for _, side, to, _, _ in world.tap if not side])
-        self.assertEqual(path.describe(), "udpR")
+        self.assertEqual(path.describe(), "udpR ('relay', 'eu')")
+        self.assertTrue(path.mtu.settled)  # no size is asked for
         left.peer.remove_path(relay, world.now)
         self.assertNotIn(relay, left.peer.paths)
 

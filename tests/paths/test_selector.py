@@ -9,6 +9,7 @@ class Way:
         self.points = points
         self.lost = lost
         self.usable = True
+        self.direct = True
         self.tier = 3
         self.data_dead = False
         self.blemished = False

@@ -10,6 +10,7 @@ that is none, or that does not belong to its endpoints, counts as absent: the en
 | nat | the gateway before it, as it sees it itself |
 | kinds | one for each endpoint: how it was found |
 | calls | how often it asked its peers to look for it; rises, 0 where it never did |
+| relays | ids of the relays at which it is, the one that it prefers first |
 
 Not here: whether a key is any good (`paths.keys` refuses some), or which generation is newer.
 """
@@ -20,7 +21,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 MAX_ENDPOINTS = 16
+MAX_RELAYS = 8
 
+_Relay = Annotated[str, Meta(pattern=r"\A[0-9a-z][0-9a-z-]{0,63}\Z")]
 Kind = Literal["host", "mapped", "reflexive", "static"]
 Nat = Literal["unknown", "easy", "hard", "blocked"]
 
@@ -34,6 +37,7 @@ class PathOffer(Struct, frozen=True):
     nat: Nat
     kinds: Annotated[list[Kind], Meta(max_length=MAX_ENDPOINTS)]
     calls: Annotated[int, Meta(ge=0, lt=2**32)] = 0
+    relays: Annotated[list[_Relay], Meta(max_length=MAX_RELAYS)] = []
 
 
 def sound(value: object, endpoints: int) -> PathOffer | None:
@@ -55,7 +59,9 @@ def own(offer: PathOffer | None, endpoints: int) -> PathOffer | None:
     if offer is None:
         return None
     kinds = offer.kinds[:MAX_ENDPOINTS]
-    told = PathOffer(offer.key, offer.generation, offer.nat, kinds, offer.calls)
+    told = PathOffer(
+        offer.key, offer.generation, offer.nat, kinds, offer.calls, offer.relays[:MAX_RELAYS]
+    )
     if sound(msgspec.to_builtins(told), endpoints) is None:
         raise ValueError(f"an offer for {endpoints} endpoints that nobody would take: {offer}")
     return told

@@ -126,6 +126,17 @@ class RelayLink(Service):
         elif client is None:
             self.at_once()
 
+    @property
+    def round_trip(self) -> float | None:
+        """Seconds to the relay and back, None while it is not known."""
+        return None if self.client is None else self.client.round_trip
+
+    def doubt(self) -> None:
+        """The network has changed: ask now whether the connection still stands."""
+        if self.client is not None:
+            self.client.doubt(self.reactor.seconds())
+            self._schedule()
+
     def at_once(self) -> None:
         """Something has changed (the map, the network): try now, if it waits."""
         if self.running and self._line is None and self._dialling is None:
@@ -141,6 +152,8 @@ class RelayLink(Service):
     def stopService(self) -> "Deferred[None]":
         """Say good-bye; fires when the connection is gone."""
         super().stopService()
+        if self.client is not None and self._turn_call is not None:
+            self._flush()  # a good-bye of others may wait
         for call in (self._turn_call, self._timer):
             if call is not None:
                 call.cancel()
@@ -212,7 +225,9 @@ class RelayLink(Service):
 
     def admitted(self, line: "_Line", relay: Admitted) -> None:
         """The login is done."""
-        self.client = Client(random_bytes=self._random_bytes, now=self.reactor.seconds())
+        self.client = Client(
+            random_bytes=self._random_bytes, now=self.reactor.seconds(), silence=relay.silence
+        )
         self.client.writable = line.transport.writable
         self.why, self._last = "", None
         log.debug("relay {id}: logged in at {name}", id=self.place.id, name=line.transport.host)
@@ -278,15 +293,20 @@ class RelayLink(Service):
         self._turn_call = None
         client, line = self.client, self._line
         if client is not None and line is not None:
-            now, send = self.reactor.seconds(), line.transport.send
-            while (message := client.take_message(now)) is not None:
-                send(message)
+            self._flush()
             failed = client.failed
             if failed is not None:
                 line.end(failed.code, failed.text, told=failed.remote)
             elif events := client.take_events():
                 self._told(list(events))
         self._schedule()
+
+    def _flush(self) -> None:
+        client, line = self.client, self._line
+        if client is not None and line is not None:
+            now, send = self.reactor.seconds(), line.transport.send
+            while (message := client.take_message(now)) is not None:
+                send(message)
 
     def _schedule(self) -> None:
         if not self.running:
