@@ -13,7 +13,8 @@ from border0.errors import ConfigError
 
 LISTING = "border0 relay ls"
 TITLES = ("name", "reached at", "region", "weight", "state", "binding")
-STATUS_TITLES = ("name", "reached at", "state", "ms", "answer", "clients", "datagrams", "dropped")
+STATUS_TITLES = ("name", "reached at", "state", "ms")
+COUNTED = ("clients", "datagrams", "dropped")
 COUNTS = ("clients", "datagrams", "drops")
 # option, member of the API, metavar or kind, help
 TEXTS = (
@@ -127,15 +128,16 @@ def status(options: argparse.Namespace) -> int:
     else:
         items = list(client.pages("/relays"))
     rows, found = [], []
+    counted = COUNTED if any(item.get("live") for item in items) else ()
     for item in items:
         for host in map(str, listed(item, "names")):
             answer = relayprobe.ask(host, int(item.get("port") or 0), text(item, "ca"))
             milliseconds = "" if answer.seconds is None else f"{answer.seconds * 1e3:.0f}"
             state = _state(item)
             live = item.get("live") or {}
-            counts = (text(live, name) or "-" for name in COUNTS)
+            counts = [text(live, name) or "-" for name in COUNTS[: len(counted)]]
             where = _where(item, host)
-            rows.append((text(item, "name"), where, state, milliseconds, answer.text, *counts))
+            rows.append((text(item, "name"), where, state, milliseconds, *counts, answer.text))
             found.append(
                 {
                     "relay_id": text(item, "relay_id"),
@@ -152,7 +154,8 @@ def status(options: argparse.Namespace) -> int:
     if options.json:
         format.print_json(found)
     else:
-        format.table(STATUS_TITLES, rows, right=(3, 5, 6, 7))
+        titles = (*STATUS_TITLES, *counted, "answer")
+        format.table(titles, rows, right=range(3, 4 + len(counted)))
     return 0 if all(one["ok"] for one in found) else 1
 
 

@@ -211,8 +211,6 @@ def _note(tx: Tx, action: str, id: str, name: str, details: Mapping[str, object]
 
 
 class _Health(Resource):
-    isLeaf = True
-
     def __init__(self, health: Callable[[], tuple[int, str]]) -> None:
         super().__init__()
         self._health = health
