@@ -12,6 +12,7 @@ Not here: the relay itself (`border0.relay`), and listening (the control plane's
 import os
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from ipaddress import ip_address
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from border0.control.routes.desk import audit_line
 from border0.control.store import audit_events, relays
 from border0.control.store.errors import NotFound
 from border0.control.store.transaction import Tx
+from border0.errors import ConfigError
 from border0.keys import encode_key
 from border0.relay import codes
 from border0.relay.adapters.relay import Metric, Relay
@@ -33,8 +35,9 @@ from border0.relay.adapters.server import relay_resource
 from border0.relay.broker import Broker
 from border0.relay.errors import ProtocolError
 from border0.relay.limits import Rate
-from border0.relay.login import Desk, normal_name
+from border0.relay.login import Desk
 from border0.relay.ticket import Ticket, TicketKeys
+from border0.statements.payloads import FIELDS
 from border0.wireguard.noise import StaticKey
 
 PATH = "/relay"
@@ -54,6 +57,7 @@ class RelayService:
     """A relay beside the control plane.
 
     :param fleet: all organisations are served by now.
+    :raises ConfigError: the URL's host is nothing that nodes could be told of.
     :param pin: of the private authority, "" for a public certificate.
     :param wall: seconds since 1970.
     """
@@ -72,6 +76,7 @@ class RelayService:
         self._fleet, self._pin, self._wall = fleet, pin, wall
         key = StaticKey(keyring.relay_key)
         self.id, self.public_key = id_of(key.public), key.public
+        self._host = _told(config)
         self._keys = TicketKeys(
             {
                 one: frozenset((org,))
@@ -82,7 +87,7 @@ class RelayService:
         desk = Desk(
             relay=self.id,
             key=key,
-            names=[normal_name(config.host)],
+            names=[self._host],
             verify=self._verify,
             random_bytes=os.urandom,
             binding=settings.channel_binding,
@@ -140,7 +145,7 @@ class RelayService:
     def _put(self, tx: Tx) -> None:
         config = self._config
         wanted: dict[str, Any] = {
-            "names": [normal_name(config.host)],
+            "names": [self._host],
             "port": config.port,
             "path": PATH,
             "public_key": encode_key(self.public_key),
@@ -202,6 +207,17 @@ async def retire(keyring: Keyring, fleet: Fleet) -> None:
 
     for org in fleet.organisations:
         await fleet.store.change(remove, org=org, actor=ACTOR)
+
+
+def _told(config: ControlConfig) -> str:
+    """The URL's host in the one form that statements have; ConfigError for one without."""
+    try:
+        host = str(ip_address(config.host))
+    except ValueError:
+        host = config.host.removesuffix(".")
+    if not FIELDS["relay"]["names"].check([host]):
+        raise ConfigError(f"{config.file}: relay: nodes cannot be told of the host {host!r}")
+    return host
 
 
 def _note(tx: Tx, action: str, id: str, name: str, details: Mapping[str, object]) -> None:

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from border0.control.archive import backup, restore
 from border0.control.config import read
 from border0.control.member.join import join
-from border0.control.relayservice import id_of
+from border0.control.relayservice import _told, id_of
 from border0.errors import ConfigError
 from border0.keys import encode_key
 from border0.relay import codes
@@ -342,6 +342,18 @@ class Files(SynchronousTestCase):
         self.assertEqual((found.clients, found.drain_seconds), (20_000, 3.0))
         found = self.read({"name": "eu", "drain_seconds": 0, "clients": 5})
         self.assertEqual((found.name, found.drain_seconds, found.clients), ("eu", 0.0, 5))
+
+    def test_what_nodes_are_told_of_its_place(self) -> None:
+        for url, host, port in (
+            ("https://[2001:DB8:0::1]:8443", "2001:db8::1", 8443),
+            ("https://Portal.example.org.", "portal.example.org", 443),
+            ("https://localhost:1", "localhost", 1),
+        ):
+            control = {"url": url, "certificate": "a", "private_key": "b"}
+            config = read({"control": control, "relay": {}}, self.file)
+            self.assertEqual((_told(config), config.port), (host, port))
+        config.url = "https://under_score.example.org"
+        self.assertIn("nodes cannot", str(self.assertRaises(ConfigError, _told, config)))
 
     def test_mistakes(self) -> None:
         for relay, said in (
