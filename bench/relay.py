@@ -2,8 +2,8 @@
 
 ``python -m bench.relay [--clients 2000] [--rounds 3] [--seconds 3] [--quick] [--strict]``. Each
 server is a process of its own on loopback TLS; all are asked in turn by the same client program.
-Datagrams have 1,400 bytes. ``single`` is one at a time, sent when the last has come; ``batched`` are
-16 in one message, eight messages under way. CPU time is the server's alone. HAProxy moves bytes
+Datagrams have 1,400 bytes. ``single`` is one at a time, sent when the last has come; ``batched``
+are 16 in one message, eight messages under way. CPU time is the server's alone. HAProxy moves bytes
 between two TLS connections and knows no datagrams; the echo answers on the connection that asked.
 
 A second destination's delay: 200 datagrams a second from one source, while the first destination
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import resource
 import socket
 import subprocess
 import sys
@@ -32,13 +33,14 @@ ROOT = Path(__file__).resolve().parents[1]
 BATCH, WINDOW = 16, 8
 HAPROXY = """global
     nbthread 1
-    maxconn 20000
+    maxconn {most}
 defaults
     mode tcp
     timeout connect 5s
     timeout client 1h
     timeout server 1h
-listen relay
+"""
+LISTEN = """listen relay{port}
     bind 127.0.0.1:{port} ssl crt {pem}
     server one 127.0.0.1:{back} ssl verify none
 """
@@ -73,15 +75,20 @@ class Load:
 class Stage:
     """A server of some kind, and who connects to it."""
 
-    def __init__(self, stack: contextlib.ExitStack, name: str, folder: Path) -> None:
-        self.stack, self.name, self.folder = stack, name, folder
+    def __init__(self, stack: contextlib.ExitStack, name: str) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self.stack, self.name = stack, name
         self.authority = Authority(folder)
         self.pair = self.authority.issue("server", "127.0.0.1", "localhost")
-        self.port, self.back = free_port(), free_port()
+        # Where clients connect, and where HAProxy does: one pair for each process of clients.
+        self.places = [(free_port(), free_port()) for _ in range(2)]
+        self.port = self.places[0][0]
         if name == "haproxy":
             pem, file = folder / "both.pem", folder / "haproxy.cfg"
             pem.write_bytes(b"".join(path.read_bytes() for path in self.pair))
-            file.write_text(HAPROXY.format(port=self.port, back=self.back, pem=pem))
+            most = min(8000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 100)
+            parts = [LISTEN.format(port=port, back=back, pem=pem) for port, back in self.places]
+            file.write_text(HAPROXY.format(most=most) + "".join(parts))
             argv = [str(find_program("haproxy")), "-db", "-q", "-f", str(file)]
         else:
             argv = [sys.executable, "-m", "bench.relay_side", name, str(self.port)]
@@ -101,7 +108,8 @@ class Stage:
 
     def load(self, *words: str) -> Load:
         """A process of clients; `flood` is one beside another."""
-        place = (self.port, self.back if not words else free_port())
+        port, back = self.places[1 if words else 0]
+        place = (port if self.name == "haproxy" else self.port, back)
         paths = (self.authority.certificate, *self.pair)
         return Load(self.stack, self.name, *place, *paths, *words)
 
@@ -130,9 +138,9 @@ def connections(figures: Rounds, stage: Stage, clients: int) -> None:
     load.ask("close")
 
 
-def streams(figures: Rounds, stage: Stage, seconds: float) -> None:
+def streams(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:
     """One flow, one datagram at a time and many."""
-    load, name = stage.load(), stage.name
+    name = stage.name
     load.ask("make", 1)
     for kind, batch, window in (("single", 1, 1), ("batched", BATCH, WINDOW)):
         load.ask("stream", min(0.5, seconds), batch, window)
@@ -145,44 +153,40 @@ def streams(figures: Rounds, stage: Stage, seconds: float) -> None:
         figures.add(f"{kind}, us of server CPU each", name, 1e6 * used / done["count"])
 
 
-def delays(figures: Rounds, stage: Stage, seconds: float) -> None:
+def delays(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:
     """What a stall and a flood do to others."""
-    name = stage.name
-    load, flooder = stage.load(), stage.load("flood")
+    name, flooder = stage.name, stage.load("flood")
     flooder.ask("make", 1, 0, 1)
     load.ask("make", 2, 1)
     figures.add("p99 ms, quiet", name, 1e3 * load.ask("delay", seconds, 0)["p99"])
     flooder.ask("flood")
     figures.add("p99 ms, another floods", name, 1e3 * load.ask("delay", seconds, 0)["p99"])
     flooder.ask("calm")
-    figures.add("p99 ms, the first stalls", name, 1e3 * load.ask("delay", seconds, 1)["p99"])
-    others = stage.load()
-    others.ask("make", 4)
-    before = others.ask("stream", seconds, 1, 4)
+    load.ask("make", 4)
+    before = load.ask("stream", seconds, 1, 4)
     flooder.ask("flood")
-    during = others.ask("stream", seconds, 1, 4)
+    during = load.ask("stream", seconds, 1, 4)
     flooder.ask("calm")
     left = during["count"] / during["seconds"] / (before["count"] / before["seconds"])
     figures.add("left to others in a flood, %", name, 100 * left)
+    load.ask("make", 2, 1)
+    figures.add("p99 ms, the first stalls", name, 1e3 * load.ask("delay", seconds, 1)["p99"])
 
 
 def contest(clients: int, rounds: int, seconds: float) -> Rounds:
     """Every round asks every server everything, each in processes of its own."""
     figures = Rounds()
     for number in range(rounds):
-        order = CONTESTANTS if number % 2 else CONTESTANTS[::-1]
-        for name in order:
-            for part in (streams, delays, connections):
-                if part is connections and number:
-                    continue  # once: what it needs of time is the clients'
+        for name in CONTESTANTS[:: 1 if number % 2 else -1]:
+            with contextlib.ExitStack() as stack:
+                stage = Stage(stack, name)
+                load = stage.load()
+                streams(figures, stage, load, seconds)
+                delays(figures, stage, load, seconds)
+            if not number:  # once: it measures a ratio to nothing
                 with contextlib.ExitStack() as stack:
-                    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-                    stage = Stage(stack, name, folder)
-                    if part is connections:
-                        connections(figures, stage, clients)
-                    else:
-                        part(figures, stage, seconds)
-                print(f"round {number + 1}: {name}: {part.__name__}", file=sys.stderr)
+                    connections(figures, Stage(stack, name), clients)
+            print(f"round {number + 1}: {name}", file=sys.stderr)
     return figures
 
 

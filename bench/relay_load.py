@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import struct
 import sys
 import time
@@ -27,7 +26,7 @@ from twisted.internet.protocol import Factory, Protocol
 from zope.interface import implementer
 
 from bench.push_side import Commands, tell
-from bench.relay_side import FLOODER
+from bench.relay_side import FLOODER, many_files
 from border0.relay.adapters.link import Place, RelayLink
 from border0.relay.limits import SUBPROTOCOL
 from border0.relay.ticket import Ticket, issue
@@ -208,7 +207,7 @@ class EchoFlow(Flow):
 class Raw(Protocol):
     """One end of a byte relay: datagrams are cut by their length."""
 
-    def __init__(self, side: "Bytes") -> None:
+    def __init__(self, side: Bytes) -> None:
         self._side, self.flow, self._rest = side, None, b""
 
     def dataReceived(self, data: bytes) -> None:
@@ -445,8 +444,7 @@ class Load:
 def main() -> None:
     """Connect as told until standard input ends."""
     kind, port, back, authority, certificate, key = sys.argv[1:7]
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    many_files()
     root = Path(authority).read_bytes()
     side: Any
     if kind == "border0":

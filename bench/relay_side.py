@@ -7,13 +7,13 @@ who has the usual one. ``autobahn`` sends every message back on its own connecti
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
-
 from twisted.internet import reactor as _reactor
 
 from border0.relay.adapters.relay import Relay
@@ -61,10 +61,17 @@ def echo(reactor: Any) -> Any:
     return factory
 
 
+def many_files() -> None:
+    """As many open files as this process may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def main() -> None:
     """Serve until killed."""
     kind, port, certificate, key = sys.argv[1:5]
     reactor: Any = _reactor
+    many_files()
     factory = relay(reactor) if kind == "border0" else echo(reactor)
     factory.noisy = False
     context = server_context(Path(certificate).read_bytes(), Path(key).read_bytes())
