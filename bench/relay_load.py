@@ -210,6 +210,9 @@ class Raw(Protocol):
     def __init__(self, side: Bytes) -> None:
         self._side, self.flow, self._rest = side, None, b""
 
+    def connectionMade(self) -> None:
+        self.transport.setTcpNoDelay(True)
+
     def dataReceived(self, data: bytes) -> None:
         data = self._rest + data
         whole = len(data) - len(data) % SIZE
@@ -417,6 +420,31 @@ class Load:
             done.callback(
                 {"p99": at, "median": times[len(times) // 2], "lost": sent[0] - len(found)}
             )
+
+        tick()
+        return done
+
+    def offer(self, seconds: float, batch: float) -> Deferred[dict[str, float]]:
+        """Every flow sends a batch 200 times a second; what arrives is counted."""
+        counts, begun = [0], now()
+        done: Deferred[dict[str, float]] = Deferred()
+
+        def arrived(times: list[float]) -> None:
+            counts[0] += len(times)
+
+        for flow in self.flows:
+            flow.arrived = arrived
+
+        def tick(number: int = 0) -> None:
+            spent = now() - begun
+            if spent >= seconds:
+                done.callback({"count": counts[0], "seconds": spent})
+                return
+            due = int(spent * 200) - number  # what a late call owes
+            for flow in self.flows:
+                for _ in range(due):
+                    flow.send(int(batch))
+            reactor.callLater(0.005, tick, number + due)
 
         tick()
         return done
