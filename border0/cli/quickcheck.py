@@ -63,6 +63,11 @@ def _steps(home: Home) -> None:
             stack.callback(_end, server)
             _until(lambda: "In a second terminal" in log.read_text(), server, log)
         stack.callback(_client, home, "stop")
+        with _step("relay: it answers at the same port, and every node knows it"):
+            reply = _border0(home, "relay", "status", "--home", str(home.folder), "--json")
+            relay = json.loads(reply)
+            if not relay["ok"] or relay["live"] is None:
+                raise StepFailed(f"relay status says {relay}")
         names = []
         if home.demo_http:
             with _step("WireGuard tunnel; demo-http gave its file through it"):

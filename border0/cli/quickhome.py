@@ -35,6 +35,9 @@ state_dir = "."
 
 [stun]
 listen = {stun}
+
+[relay]
+name = "quickstart"
 """
 
 _CONNECTOR = """\

@@ -72,8 +72,8 @@ def exposed(home: Home) -> None:
         if home.listen == "localhost":
             return
     print(
-        f"Others can reach {home.listen}: sign-in and API (TCP), WireGuard and STUN (UDP); the "
-        "services, only devices that joined."
+        f"Others can reach {home.listen}: sign-in, API and relay (TCP), WireGuard and STUN (UDP); "
+        "the services, only devices that joined."
     )
 
 

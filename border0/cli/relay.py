@@ -13,7 +13,9 @@ from border0.errors import ConfigError
 
 LISTING = "border0 relay ls"
 TITLES = ("name", "reached at", "region", "weight", "state", "binding")
-STATUS_TITLES = ("name", "reached at", "state", "ms", "answer")
+STATUS_TITLES = ("name", "reached at", "state", "ms")
+COUNTED = ("clients", "datagrams", "dropped")
+COUNTS = ("clients", "datagrams", "drops")
 # option, member of the API, metavar or kind, help
 TEXTS = (
     ("--key", "public_key", "KEY", "its public key, as the relay prints it"),
@@ -85,6 +87,14 @@ def _state(item: Mapping[str, Any]) -> str:
     return "drains" if item.get("drain") else "in use"
 
 
+def _runs(item: Mapping[str, Any]) -> str:
+    live = item.get("live")
+    if not isinstance(live, Mapping):
+        return "alone: only its own metrics say what it does"
+    clients, datagrams, drops = (text(live, name) for name in COUNTS)
+    return f"in the control plane: {clients} clients, {datagrams} datagrams, {drops} dropped"
+
+
 def ls(options: argparse.Namespace) -> int:
     """Print the relays."""
     from border0.cli import account
@@ -105,7 +115,10 @@ def ls(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    """Ask each relay at each of its names; the status is 1 when one does not answer."""
+    """Ask each relay at each of its names; the status is 1 when one does not answer.
+
+    Only a relay in the control plane's own process says what it counts; the others show `-`.
+    """
     from border0.cli import account, relayprobe
     from border0.cli.api import path
 
@@ -115,12 +128,16 @@ def status(options: argparse.Namespace) -> int:
     else:
         items = list(client.pages("/relays"))
     rows, found = [], []
+    counted = COUNTED if any(item.get("live") for item in items) else ()
     for item in items:
         for host in map(str, listed(item, "names")):
             answer = relayprobe.ask(host, int(item.get("port") or 0), text(item, "ca"))
             milliseconds = "" if answer.seconds is None else f"{answer.seconds * 1e3:.0f}"
             state = _state(item)
-            rows.append((text(item, "name"), _where(item, host), state, milliseconds, answer.text))
+            live = item.get("live") or {}
+            counts = [text(live, name) or "-" for name in COUNTS[: len(counted)]]
+            where = _where(item, host)
+            rows.append((text(item, "name"), where, state, milliseconds, *counts, answer.text))
             found.append(
                 {
                     "relay_id": text(item, "relay_id"),
@@ -131,12 +148,14 @@ def status(options: argparse.Namespace) -> int:
                     "ok": answer.ok,
                     "answer": answer.text,
                     "seconds": answer.seconds,
+                    "live": item.get("live"),
                 }
             )
     if options.json:
         format.print_json(found)
     else:
-        format.table(STATUS_TITLES, rows, right=(3,))
+        titles = (*STATUS_TITLES, *counted, "answer")
+        format.table(titles, rows, right=range(3, 4 + len(counted)))
     return 0 if all(one["ok"] for one in found) else 1
 
 
@@ -161,6 +180,7 @@ def show(options: argparse.Namespace) -> int:
             ("region", text(item, "region")),
             ("weight", text(item, "weight")),
             ("state", _state(item)),
+            ("runs", _runs(item)),
             ("since", format.moment(text(item, "created_at"), options.utc)),
         ]
     )

@@ -3,7 +3,7 @@
 | member | what it is |
 |---|---|
 | control.db | a snapshot of the database, SQLite whichever database it came from |
-| keys/… | seals second factors; signs organisations' statements and their tickets |
+| keys/… | seals second factors; signs organisations' statements and their tickets, is its relay |
 | authority/… | the private authority whose pin every node keeps |
 
 Without the keys a restored control plane could neither sign what its nodes believe nor be reached
@@ -27,7 +27,7 @@ from border0.errors import ConfigError
 DATABASE = "control.db"
 FOLDERS = ("keys", "authority")
 # What of a home's keys is a control plane's; the others belong to nodes.
-PATTERNS = {"keys": ("server.key", "org-*.key"), "authority": ("*",)}
+PATTERNS = {"keys": ("server.key", "org-*.key", "relay.key"), "authority": ("*",)}
 MEMBER_LIMIT = 64 * 1024  # bytes of one key file
 
 

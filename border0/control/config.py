@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from border0.control.stun import MAX_SERVERS, parse_server, write_server
+from border0.relay.login import NO_BINDING, TLS_EXPORTER
 from border0.secrets import Secret, resolve
 from border0.tables import Table, read_toml
 
@@ -29,6 +30,17 @@ class StunConfig:
 
 
 @dataclass
+class RelayConfig:
+    """The relay at `/relay` of the control plane's own port."""
+
+    name: str  # in the map, where nobody else has it
+    channel_binding: str
+    clients: int
+    org_bytes_per_second: int  # 0: no limit
+    drain_seconds: float
+
+
+@dataclass
 class ControlConfig:
     """Everything in one file."""
 
@@ -42,11 +54,17 @@ class ControlConfig:
     private_key: Path | None
     trusted_proxies: list[str]
     stun: StunConfig = field(default_factory=StunConfig)
+    relay: RelayConfig | None = None  # none is run
 
     @property
     def host(self) -> str:
         """The name or address in the URL."""
         return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port in the URL, which need not be one of `listen`."""
+        return urlsplit(self.url).port or 443
 
 
 def load(path: Path) -> ControlConfig:
@@ -80,6 +98,8 @@ def read(data: Mapping[str, Any], path: Path) -> ControlConfig:
     )
     if "stun" in data:
         config.stun = _stun(top.table("stun"), config)
+    if "relay" in data:
+        config.relay = _relay(top.table("relay"))
     table.close()
     top.close()
     if not chain:
@@ -161,6 +181,18 @@ def _stun(table: Table, config: ControlConfig) -> StunConfig:
     if len(told) > MAX_SERVERS:
         raise table.error(f"{len(told)} servers to tell nodes of; at most {MAX_SERVERS} are asked")
     return StunConfig(list(places), told)
+
+
+def _relay(table: Table) -> RelayConfig:
+    config = RelayConfig(
+        name=table.name("name", "control"),
+        channel_binding=table.choice("channel_binding", (TLS_EXPORTER, NO_BINDING), TLS_EXPORTER),
+        clients=table.number("clients", 1, 1_000_000, 20_000),
+        org_bytes_per_second=table.number("org_bytes_per_second", 0, 10**11, 0),
+        drain_seconds=float(table.number("drain_seconds", 0, 3600, 3)),
+    )
+    table.close()
+    return config
 
 
 def _is_loopback(host: str) -> bool:

@@ -33,7 +33,7 @@ from border0.control.store.store import Store
 from border0.control.store.transaction import Entry as Touched
 from border0.control.tickets import TICKET_SECONDS, TicketOffice
 from border0.errors import Border0Error
-from border0.keys import decode_key
+from border0.keys import decode_key, encode_key
 from border0.statements import Statement
 
 EPHEMERAL_SECONDS = 600.0
@@ -86,6 +86,7 @@ class Fleet:
         self._signing_key, self._records, self._stun = signing_key, records, stun
         self._ticket_key = ticket_key
         self._revoked: list[Revoked] = []
+        self.live_relays: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self.organisations: dict[str, Organisation] = {}
         self._drivers: dict[str, HubDriver] = {}
         self.factory = PushFactory(
@@ -197,6 +198,15 @@ class Fleet:
         """The public keys (Ed25519) by which relays know an organisation's tickets."""
         one = self.organisations.get(org)
         return [] if one is None else [one.office.public_key]
+
+    def counts(self, org: str, node: str, public_key: bytes) -> bool:
+        """Whether this is the WireGuard key (32 bytes) of a node that counts now."""
+        one = self.organisations.get(org)
+        return one is not None and one.keys.get(node) == encode_key(public_key)
+
+    def relays_here(self, org: str) -> Mapping[str, Mapping[str, float]]:
+        """The relay in this process by its id: what it counts."""
+        return self.live_relays()
 
     def on_revoked(self, revoked: Revoked) -> None:
         """Call this when a node ends or has another key: organisation, key (32 bytes), time.

@@ -2,9 +2,10 @@
 
 `keys/server.key` holds 32 random bytes in base64: forms of the sign-in pages and second factors'
 secrets depend on it. `keys/org-<id>.key` holds the Ed25519 private key that signs an organisation's
-statements, `keys/org-<id>.ticket.key` the one that signs its tickets for relays, each 32 bytes in
-base64. They belong to the database: a backup of one is worth little without
-the other. A file that is there but not usable is an error, never replaced.
+statements, `keys/org-<id>.ticket.key` the one that signs its tickets for relays, `keys/relay.key`
+the X25519 private key of the relay in this process, each 32 bytes in base64. They belong to the
+database: a backup of one is worth little without the other. A file that is there but not usable is
+an error, never replaced.
 """
 
 import base64
@@ -21,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from border0.errors import ConfigError
 
 SIZE = 32
+RELAY = "relay.key"
 _ORGANISATION = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -51,6 +53,16 @@ class Keyring:
         :raises ConfigError: the file cannot be made or read, is open to others, or holds no key.
         """
         return self._key("server.key", True)
+
+    @property
+    def relay_key(self) -> bytes:
+        """32 bytes, as `server_key`: who the relay in this process is."""
+        return self._key(RELAY, True)
+
+    @property
+    def has_relay_key(self) -> bool:
+        """Whether a relay has run here."""
+        return (self.folder / RELAY).exists()
 
     def signing_key(self, org: str, *, create: bool = True) -> Ed25519PrivateKey:
         """The key that signs the statements of an organisation.

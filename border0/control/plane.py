@@ -28,8 +28,9 @@ from border0.control.api.site import ApiSite
 from border0.control.config import WILDCARDS, ControlConfig
 from border0.control.fleet import Fleet
 from border0.control.keyring import Keyring
-from border0.control.ports import listen_tls
+from border0.control.ports import listen
 from border0.control.push.adapters.server import push_resource
+from border0.control.relayservice import PATH, RelayService, retire
 from border0.control.routes import registry
 from border0.control.routes.desk import Desk
 from border0.control.routes.owned import owns
@@ -53,6 +54,7 @@ LOGIN_SECONDS = 30 * 86_400.0
 CODE_SECONDS = 300.0
 Metric = tuple[str, str, str, list[tuple[dict[str, str], float]]]
 TRIM_SECONDS = 86_400.0
+BACKLOG = 2048  # of a relay's clients that come all at once
 log = Logger(namespace="border0.control")
 
 
@@ -76,6 +78,7 @@ class ControlPlane(MultiService):
         self.ready = False
         self.ports: list[Any] = []
         self.stun = StunService(reactor, config)
+        self.relay: RelayService | None = None
         self.store: Store
         self.fleet: Fleet
         self.accounts: SqlSignIn
@@ -121,21 +124,30 @@ class ControlPlane(MultiService):
         :raises Border0Error: the database or a file cannot be used.
         :raises CannotListenError: an address is taken (ConfigError: one of STUN).
         """
-        names, addresses = self._names()
-        guard = Guard([*names, *addresses], trusted_proxies=self.config.trusted_proxies)
+        config, (names, addresses) = self.config, self._names()
+        guard = Guard([*names, *addresses], trusted_proxies=config.trusted_proxies)
         self.store = await Store.open(
-            self.config.database.reveal(), reactor=self.reactor, clock=self.wall
+            config.database.reveal(), reactor=self.reactor, clock=self.wall
         )
         self.fleet = Fleet(
             self.store, self.reactor, guard, self.keyring.signing_key, self._records, self.wall,
-            self.config.stun.told, ticket_key=self.keyring.ticket_key,
+            config.stun.told, ticket_key=self.keyring.ticket_key,
         )  # fmt: skip
         for org in await self._organisations():
             await self.fleet.add(org)
+        if config.relay is not None:
+            self.relay = RelayService(
+                self.reactor, config, config.relay, self.keyring, self.fleet, self.pin, self.wall
+            )
         self._passwords.start()
         site = ApiSite(self._resource(guard), self.reactor, proxy=guard.trusts)
         self.stun.start()
-        self.ports = listen_tls(self.reactor, self.config.listen, site, self._tls)
+        backlog = BACKLOG if self.relay is not None else 50
+        self.ports = listen(self.reactor, config.listen, site, self._tls, backlog)
+        if self.relay is not None:
+            await self.relay.register()
+        else:
+            await retire(self.keyring, self.fleet)
         self._trim.clock = self.reactor
         self._trim.start(TRIM_SECONDS, now=False).addErrback(lambda _: None)
         self.ready = True
@@ -149,6 +161,9 @@ class ControlPlane(MultiService):
         ports, self.ports = self.ports, []
         for port in ports:
             await port.stopListening()
+        relay, self.relay = self.relay, None
+        if relay is not None:
+            await relay.stop()
         if hasattr(self, "fleet"):
             await self.fleet.stop()
             self._passwords.stop()
@@ -186,7 +201,10 @@ class ControlPlane(MultiService):
 
     def metrics(self) -> list[Metric]:
         """Nodes and what they were told, for Prometheus."""
-        return [*self.fleet.metrics(), *self.stun.metrics()] if self.ready else []
+        if not self.ready:
+            return []
+        relayed = [] if self.relay is None else self.relay.metrics()
+        return [*self.fleet.metrics(), *self.stun.metrics(), *relayed]
 
     # What is served.
 
@@ -219,6 +237,9 @@ class ControlPlane(MultiService):
         )
         root = _Root(pages)
         root.putChild(b"api", _Api(api, push_resource(self.fleet.factory)))
+        if self.relay is not None:
+            root.putChild(PATH.encode()[1:], self.relay.resource())
+            root.putChild(b"healthz", self.relay.health())
         for path in (*PATHS, STYLE_PATH):
             root.putChild(path.encode().split(b"/")[1], pages)
         return root

@@ -8,16 +8,12 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def listen_tls(reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any) -> list[Any]:
-    """Listen at every address and port; raises CannotListenError, and then listens at none."""
-    return listen(reactor, places, site, tls)
-
-
 def listen(
     reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any = None, backlog: int = 50
 ) -> list[Any]:
-    """As `listen_tls`; without TLS where `tls` is None.
+    """Listen at every address and port; raises CannotListenError, and then listens at none.
 
+    :param tls: None is without TLS.
     :param backlog: connections that wait in the kernel to be accepted.
     """
     ports: list[Any] = []

@@ -53,7 +53,8 @@ class Options(ProcessOptions):
         """Where it is and what keeps its state."""
         kind = self.loaded.database.reveal().partition(":")[0].partition("+")[0]
         stun = ", ".join(write_server(*place) for place in self.loaded.stun.places)
-        return f"{self.loaded.url}, state in {kind}" + (f", STUN at {stun}" if stun else "")
+        relay = ", relay at /relay" if self.loaded.relay is not None else ""
+        return f"{self.loaded.url}, state in {kind}" + (f", STUN at {stun}" if stun else "") + relay
 
 
 @implementer(IService, IServiceCollection)

@@ -104,6 +104,8 @@ class Files(SynchronousTestCase):
         stun = [("127.0.0.1", port) for port in self.home.stun_ports]
         self.assertEqual(control.stun.places, stun)
         self.assertEqual(control.stun.told, [f":{port}" for port in self.home.stun_ports])
+        assert control.relay is not None
+        self.assertEqual(control.relay.name, "quickstart")
         assert connector.control is not None
         self.assertEqual(connector.control.url, control.url)
         authority = PrivateCA.open(control.state_dir / "authority", time.time())

@@ -146,8 +146,23 @@ class Status(Commands):
         self.assertTrue(found["ok"] and found["seconds"] >= 0.0)
         (asked,) = {one.path for one in self.relay.asked}
         self.assertEqual(asked, "/healthz")
+        self.assertIs(found["live"], None)
         for one in self.relay.asked:  # nobody's token goes to a relay
             self.assertNotIn("authorization", one.headers)
+
+    def test_what_the_control_plane_knows_of_its_own(self) -> None:
+        live = {"clients": 2, "datagrams": 1234, "drops": 0}
+        here = self.place(live=live)
+        self.api.routes |= {"GET /relays": {"items": [here]}, "GET /relay/eu": here}
+        lines = self.ask("relay", "status").lines
+        self.assertRegex(lines[0], r"ms +clients +datagrams +dropped +answer$")
+        self.assertRegex(lines[1], r" 2 +1234 +0 +ok$")
+        (found,) = self.ask("relay", "status", "--json").objects
+        self.assertEqual(found["live"], live)
+        shown = self.ask("relay", "show", "eu").out
+        self.assertIn("in the control plane: 2 clients, 1234 datagrams, 0 dropped", shown)
+        self.api.routes["GET /relay/eu"] = self.place()
+        self.assertIn("alone: only its own metrics", self.ask("relay", "show", "eu").out)
 
     def test_each_name_and_only_those_asked_for(self) -> None:
         self.api.routes["GET /relay/eu"] = self.place(names=["127.0.0.1", "localhost"], drain=True)

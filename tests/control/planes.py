@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent, BrowserLikePolicyForHTTPS
 
-from border0.control.config import read
+from border0.control.config import ControlConfig, read
 from border0.control.member.follower import Follower
 from border0.control.member.join import join
 from border0.control.plane import ControlPlane
@@ -48,6 +48,7 @@ class PlaneCase(TestCase):
 
     timeout = 90
     settings: dict[str, Any] = {}
+    tables: dict[str, Any] = {}  # of the file, beside [control]
 
     def setUp(self) -> Deferred[None]:
         self.addCleanup(forget_handshake_timers)
@@ -66,6 +67,10 @@ class PlaneCase(TestCase):
     def tearDown(self) -> Deferred[None]:
         return Deferred.fromCoroutine(self.plane.close())
 
+    def configured(self, table: dict[str, Any]) -> ControlConfig:
+        """What the file says."""
+        return read({"control": table, **self.tables}, self.base / "control.toml")
+
     async def opened(self) -> ControlPlane:
         """A start of the process."""
         table = {
@@ -74,7 +79,7 @@ class PlaneCase(TestCase):
             "state_dir": "state",
             **self.settings,
         }
-        plane = ControlPlane(reactor, read({"control": table}, self.base / "control.toml"))
+        plane = ControlPlane(reactor, self.configured(table))
         await plane.open()
         self.agent = Agent(
             reactor, BrowserLikePolicyForHTTPS(trust_root(plane.authority)), connectTimeout=5

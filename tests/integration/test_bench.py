@@ -40,5 +40,9 @@ class Benchmarks(SynchronousTestCase):
     def test_ssh_through_the_tunnel(self):
         self.run_quickly("bench.ssh", "--tunnel-only")
 
+    @requires("haproxy")
+    def test_relay(self):
+        self.run_quickly("bench.relay")
+
     def test_push(self):
         self.run_quickly("bench.push")

@@ -108,6 +108,9 @@ class FakeNodes:
     def revoked(self, org: str) -> dict[str, float]:
         return {}
 
+    def relays_here(self, org: str) -> dict[str, dict[str, float]]:
+        return {}
+
 
 class Populated(NamedTuple):
     url: str

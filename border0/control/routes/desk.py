@@ -4,7 +4,7 @@ What the store refuses becomes the API's own error. A store that fails is a 503,
 answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -52,6 +52,9 @@ class Nodes(Protocol):
 
     def revoked(self, org: str) -> dict[str, float]:
         """WireGuard keys (base64) whose tickets count no more, and until when (Unix seconds)."""
+
+    def relays_here(self, org: str) -> Mapping[str, Mapping[str, float]]:
+        """The relay that runs in this process, by id: `clients`, `datagrams` and more."""
 
 
 class Desk:

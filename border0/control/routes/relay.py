@@ -68,6 +68,17 @@ class RelayChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ca: Short | UnsetType = UNSET
 
 
+class LiveRelay(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What a relay in the control plane's own process has counted since its start.
+
+    `drops` are datagrams that reached nobody: the other end was too slow, or is not there.
+    """
+
+    clients: int
+    datagrams: int
+    drops: int
+
+
 class RelayAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A relay."""
 
@@ -82,6 +93,8 @@ class RelayAnswer(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     public_key: str
     channel_binding: str
     ca: str
+    live: LiveRelay | None
+    """None of a relay that runs alone: it tells the control plane nothing."""
     version: int
     created_at: str | None
     updated_at: str | None
@@ -116,6 +129,20 @@ def register(table: Table, desk: Desk) -> None:
     """Put the routes into the table."""
     route = table.route
 
+    def described(relay: Relay) -> RelayAnswer:
+        live = desk.nodes.relays_here(relay.org).get(relay.id)
+        return RelayAnswer(
+            relay_id=relay.id,
+            live=None if live is None else msgspec.convert(live, LiveRelay),
+            version=relay.version,
+            created_at=time_text(relay.created),
+            updated_at=time_text(relay.updated),
+            **{name: getattr(relay, name) for name in _MEMBERS},
+        )
+
+    def answered(relay: Relay) -> Answer:
+        return Answer(described(relay), version=relay.version)
+
     @route("GET", "/relays", permission="relay.read", query=PageQuery, answer=Page[RelayAnswer])
     async def every(call: Call) -> Page[RelayAnswer]:
         """The organisation's relays by name."""
@@ -123,7 +150,7 @@ def register(table: Table, desk: Desk) -> None:
         def read(connection: Connection) -> Page[RelayAnswer]:
             query = call.query
             found = relays.page(connection, call.org, after=query.cursor, limit=query.limit)
-            return Page([_described(one) for one in found.items], found.after)
+            return Page([described(one) for one in found.items], found.after)
 
         return await desk.read(read)
 
@@ -156,12 +183,12 @@ def register(table: Table, desk: Desk) -> None:
             call.details |= {name: given[name] for name in ("names", "port", "public_key")}
             return made
 
-        return _answered(await desk.change(call, change))
+        return answered(await desk.change(call, change))
 
     @route("GET", "/relay/{relay:text}", permission="relay.read", answer=RelayAnswer)
     async def show(call: Call) -> Answer:
         """One relay by its id or name."""
-        return _answered(
+        return answered(
             await desk.read(lambda c: find_relay(c, call.org, call.params["relay"])),
         )
 
@@ -188,7 +215,7 @@ def register(table: Table, desk: Desk) -> None:
             call.details |= {"from": {name: getattr(old, name) for name in new}, "to": new}
             return relays.update(tx, old.id, call.expected, **new)
 
-        return _answered(await desk.change(call, change))
+        return answered(await desk.change(call, change))
 
     @route("DELETE", "/relay/{relay:text}", permission="relay.write", audit="relay.delete")
     async def remove(call: Call) -> None:
@@ -224,17 +251,3 @@ def _aimed(tx: Tx, call: Call) -> Relay:
     found = find_relay(tx.connection, tx.org, call.params["relay"])
     call.target |= {"id": found.id, "name": found.name}
     return found
-
-
-def _answered(relay: Relay) -> Answer:
-    return Answer(_described(relay), version=relay.version)
-
-
-def _described(relay: Relay) -> RelayAnswer:
-    return RelayAnswer(
-        relay_id=relay.id,
-        version=relay.version,
-        created_at=time_text(relay.created),
-        updated_at=time_text(relay.updated),
-        **{name: getattr(relay, name) for name in _MEMBERS},
-    )

@@ -71,6 +71,7 @@ class MadeUpNodes:
         self.kills: list[tuple[str, ...]] = []
         self.outcome: Any = True
         self.out: dict[str, float] = {}
+        self.live: dict[str, dict[str, float]] = {}
 
     def online(self, org: str, node: str) -> bool:
         return (org, node) in self.connected
@@ -86,6 +87,9 @@ class MadeUpNodes:
 
     def revoked(self, org: str) -> dict[str, float]:
         return self.out
+
+    def relays_here(self, org: str) -> dict[str, dict[str, float]]:
+        return self.live
 
     def kill(self, org: str, connector: str, session: str, reason: str) -> Deferred[bool]:
         self.kills.append((org, connector, session, reason))

@@ -48,6 +48,14 @@ class Relays(RoutesCase):
         self.assertEqual((await self.ok("GET", "/relays", by="other"))["items"], [])
         self.assertEqual((await self.ok("GET", "/relays", by="member"))["items"], [made, other])
 
+    async def test_one_that_runs_in_this_process(self) -> None:
+        made = await self.made()
+        self.assertIsNone(made["live"])
+        self.nodes.live = {made["relay_id"]: {"clients": 2, "datagrams": 30, "drops": 1}}
+        shown = await self.ok("GET", "/relay/eu", by="member")
+        self.assertEqual(shown["live"], {"clients": 2, "datagrams": 30, "drops": 1})
+        self.assertEqual((await self.ok("GET", "/relays"))["items"], [shown])
+
     async def test_changed_and_removed(self) -> None:
         await self.made()
         tag = '"v1"'
