@@ -13,7 +13,7 @@ from pathlib import Path
 
 from border0.errors import Border0Error
 from border0.node.config import ClientConfig, follows, load
-from border0.node.localapi import LocalAddress, NoAgent, Ride, TunnelError, ask
+from border0.node.localapi import LocalAddress, NoAgent, Ride, TunnelError, ask, await_end
 from border0.node.lock import FileLock
 
 START_SECONDS = 20.0
@@ -149,13 +149,4 @@ def stop(home: Path) -> int | None:
         connection, answer = ask(address, {"stop": True})
     except NoAgent:
         return None
-    with connection:
-        connection.settimeout(START_SECONDS)
-        try:
-            while connection.recv(4096):
-                pass
-        except TimeoutError:
-            raise TunnelError(f"process {answer.get('pid')} does not end") from None
-        except OSError:
-            pass
-    return int(answer["pid"])
+    return await_end(connection, answer, START_SECONDS)

@@ -24,6 +24,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +268,21 @@ class Ride:
             if message.get("event") == "lost":
                 raise TunnelError(str(message.get("error", "")))
             return str(message.get("event"))
+
+
+def await_end(connection: socket.socket, answer: Mapping[str, Any], seconds: float) -> int:
+    """Wait until a process that was told to stop has ended; its process id.
+
+    :param answer: what it answered to that, on this connection, which its end closes.
+    :raises TunnelError: it takes longer than so many seconds.
+    """
+    with connection:
+        connection.settimeout(seconds)
+        try:
+            while connection.recv(4096):
+                pass
+        except TimeoutError:
+            raise TunnelError(f"process {answer.get('pid')} does not end") from None
+        except OSError:
+            pass
+    return int(answer["pid"])

@@ -11,6 +11,7 @@ from border0.node.localapi import (
     NoAgent,
     TunnelError,
     ask,
+    await_end,
     decode,
     encode,
     refusal,
@@ -76,16 +77,7 @@ def stop(home: Path) -> int | None:
             connection, answer = _ask(address, {"verb": "stop"})
         except NoAgent:
             continue
-        with connection:
-            connection.settimeout(END_SECONDS)
-            try:
-                while connection.recv(4096):
-                    pass
-            except TimeoutError:
-                raise TunnelError(f"process {answer.get('pid')} does not end") from None
-            except OSError:
-                pass
-        return int(answer["pid"])
+        return await_end(connection, answer, END_SECONDS)
     return None
 
 

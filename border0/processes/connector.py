@@ -5,22 +5,19 @@ file again and keeps what it has when the new file is wrong.
 """
 
 import os
-import signal
 import sys
 import time
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService, IServiceCollection, MultiService, Service
+from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.internet.threads import deferToThread
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from border0 import __version__
-from border0._build_info import build_info
 from border0.connector.config import ConnectorConfig, DeviceEntry, load
 from border0.connector.service import ConnectorService
 from border0.dns.adapters.stack import NameService
@@ -31,6 +28,7 @@ from border0.netstack.stack import Stack
 from border0.netstack.tcp.connection import Connection
 from border0.node.nodeaddress import connector_address
 from border0.processes import logs, pathverbs, peeringstatus
+from border0.processes.daemon import Daemon
 from border0.processes.health import Metric, health_service
 from border0.processes.hello import hello_service
 from border0.processes.localsocket import LocalSocket
@@ -82,14 +80,14 @@ class Options(ProcessOptions):
 
 
 @implementer(IService, IServiceCollection)
-class ConnectorProcess(MultiService):
+class ConnectorProcess(Daemon):
     """All services of one connector; knows how to log, reload and say how it is."""
 
     control: "ControlClient | None"
 
     def __init__(self, reactor: Any, config: ConnectorConfig, observer: Any = None) -> None:
-        super().__init__()
-        self.reactor, self.config, self.observer = reactor, config, observer
+        super().__init__(reactor, observer)
+        self.config = config
         self.began = time.time()
         private_key = load_private_key(config.private_key_file)
         config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -141,12 +139,6 @@ class ConnectorProcess(MultiService):
         self.asked.verbs["status"] = lambda request: self.status()
         self.asked.verbs |= pathverbs.of(self.tunnel)
         self.asked.setServiceParent(self)
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Bring our log observer along when twistd adopts us."""
-        if self.observer is not None and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, self.observer)
-        super().setServiceParent(parent)
 
     def _accept(self, connection: Connection) -> bool:
         return self.tunnel.driver.accept(connection)
@@ -200,15 +192,7 @@ class ConnectorProcess(MultiService):
     def startService(self) -> None:
         """Start, then say what a person needs to connect."""
         super().startService()
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
-        build = build_info()
-        log.info(
-            "border0 {version} ({kind}: {reason})",
-            version=__version__,
-            kind=build.kind,
-            reason=build.reason,
-        )
+        self.greet(log)
         log.info("public key {key}", key=encode_key(self.device.public_key))
         for socket in self.config.sockets:
             where = ", ".join(str(address) for address in socket.addresses)

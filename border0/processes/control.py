@@ -4,24 +4,23 @@ SIGTERM tells every node to come back and stops; SIGHUP reads certificate and ke
 that fails ends the process with one line.
 """
 
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-from twisted.application.service import IService, IServiceCollection, MultiService, Service
+from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred
 from twisted.internet.error import CannotListenError
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from border0 import __version__, privatefile
-from border0._build_info import build_info
+from border0 import privatefile
 from border0.control.config import ControlConfig, load
 from border0.control.plane import ControlPlane
 from border0.control.stun import write_server
 from border0.errors import Border0Error
 from border0.processes import logs
+from border0.processes.daemon import Daemon
 from border0.processes.failing import fail
 from border0.processes.health import Metric, health_service
 from border0.processes.lock import FolderLock
@@ -58,34 +57,20 @@ class Options(ProcessOptions):
 
 
 @implementer(IService, IServiceCollection)
-class ControlProcess(MultiService):
+class ControlProcess(Daemon):
     """The control plane, and how it logs, reloads and says how it is."""
 
     def __init__(self, reactor: Any, config: ControlConfig, observer: Any = None) -> None:
-        super().__init__()
-        self.reactor, self.config, self.observer = reactor, config, observer
+        super().__init__(reactor, observer)
+        self.config = config
         self.plane = ControlPlane(reactor, config)
         self.plane.setServiceParent(self)
         self.lock = FolderLock(config.state_dir)
 
-    def setServiceParent(self, parent: Any) -> None:
-        """Bring our log observer along when twistd adopts us."""
-        if self.observer is not None and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, self.observer)
-        super().setServiceParent(parent)
-
     def startService(self) -> None:
         """Open everything, then say where it is."""
         super().startService()
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
-        build = build_info()
-        log.info(
-            "border0 {version} ({kind}: {reason})",
-            version=__version__,
-            kind=build.kind,
-            reason=build.reason,
-        )
+        self.greet(log)
         Deferred.fromCoroutine(self._open()).addErrback(self._not_started)
 
     async def _open(self) -> None:

@@ -6,20 +6,17 @@ SIGHUP reads the file again. When the file makes it another device it starts its
 """
 
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from twisted.application.service import IService, IServiceCollection, MultiService, Service
+from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from border0 import __version__
-from border0._build_info import build_info
 from border0.errors import Border0Error, ConfigError
 from border0.keys import encode_key
 from border0.node.agent import Agent
@@ -31,6 +28,7 @@ from border0.processes import logs, pathverbs, peeringstatus
 from border0.processes.claim import Claim
 from border0.processes.client import SYNC_SECONDS
 from border0.processes.clienttunnel import ClientTunnel
+from border0.processes.daemon import Daemon
 from border0.processes.health import Metric, health_service
 from border0.processes.localsocket import LocalSocket
 from border0.processes.memory import settle
@@ -88,7 +86,7 @@ class FollowingService(Service):
 
 
 @implementer(IService, IServiceCollection)
-class NodeProcess(MultiService):
+class NodeProcess(Daemon):
     """All services of one node. Border0Error, OSError: it cannot be made.
 
     :param interface: the name of its interface, "" for none.
@@ -106,8 +104,8 @@ class NodeProcess(MultiService):
         interface: str = "",
         resolver: "Resolver | None" = None,
     ) -> None:
-        super().__init__()
-        self.reactor, self.home, self.file, self.observer = reactor, home, file, observer
+        super().__init__(reactor, observer)
+        self.home, self.file = home, file
         self.claim = claim
         self.began = time.time()
         self.again = False  # to be started anew when it has ended
@@ -146,24 +144,10 @@ class NodeProcess(MultiService):
         self.socket.verbs |= pathverbs.of(self.tunnel.tunnel, home)
         self.socket.setServiceParent(self)
 
-    def setServiceParent(self, parent: Any) -> None:
-        """Bring our log observer along when twistd adopts us."""
-        if self.observer is not None and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, self.observer)
-        super().setServiceParent(parent)
-
     def startService(self) -> None:
         """Start; programs are served when the control plane was heard, or might have been."""
         super().startService()
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
-        build = build_info()
-        log.info(
-            "border0 {version} ({kind}: {reason})",
-            version=__version__,
-            kind=build.kind,
-            reason=build.reason,
-        )
+        self.greet(log)
         log.info("public key {key}", key=encode_key(self.tunnel.device.public_key))
         if self.following is None:
             self._serve(None)

@@ -32,6 +32,7 @@ from border0.paths.candidates import (
 from border0.paths.nat import BLOCKED, EASY, HARD, OPEN, Nat
 from border0.paths.portmap.lease import Mapping
 from border0.paths.reflexive import FAMILIES, Reflexive
+from border0.processes.deadline import DeadlineTimer
 from border0.wireguard.adapters.udp import BatchPort
 
 HOSTS = 10  # of at most 16 candidates
@@ -69,9 +70,12 @@ class Outside:
         self._asked: list[Deferred[Outside]] = []
         self._look_up_at = 0.0
         self._own: list[str] = []
+        self._running = False
+        self._timer = DeadlineTimer(reactor, lambda: self.send(reactor.seconds()))
 
     def start(self) -> None:
         """The port is bound."""
+        self._running = True
         self._own = self.hosts()
         hosts = [each.rpartition(":")[0].strip("[]") for each in self._own]
         self.reflexive.set_local(hosts, self.udp.port)
@@ -79,6 +83,8 @@ class Outside:
 
     def stop(self) -> Any:
         """Give the gateway's port back; fires when it was told, None when there was none."""
+        self._running = False
+        self._timer.stop()
         asked, self._asked = self._asked, []
         for one in asked:
             one.callback(self)
@@ -90,6 +96,7 @@ class Outside:
         self.udp.sources.forget()
         self.start()
         self.reflexive.network_changed(self.reactor.seconds())
+        self.send(self.reactor.seconds())
         if self.mapping is not None:
             self.mapping.refresh()
         self.changed()
@@ -98,6 +105,7 @@ class Outside:
         """Now and then: are our addresses the same, shall STUN go on asking?"""
         now = self.reactor.seconds()
         self.reflexive.keep_asking(keep, now)
+        self.send(now)
         if now >= self._look_up_at:
             self._look_up()
         if self.hosts() != self._own:
@@ -126,7 +134,7 @@ class Outside:
 
     def _found(self, found: list[tuple[str, str, int]]) -> None:
         self._looking = False
-        if not self.udp.connected:
+        if not self._running:
             return
         if self._stale:  # others were named meanwhile
             self._look_up()
@@ -143,6 +151,7 @@ class Outside:
             self.servers = servers
             self.reflexive.set_servers(servers)
             self.reflexive.ask(self.reactor.seconds())
+            self.send(self.reactor.seconds())
             self.changed()
 
     def ask_now(self) -> "Deferred[Outside]":
@@ -152,17 +161,22 @@ class Outside:
         asked: Deferred[Outside] = Deferred()
         self._asked.append(asked)
         self.reflexive.ask(self.reactor.seconds())
-        self.reactor.callLater(0, lambda: self.send(self.reactor.seconds()))
+        self.send(self.reactor.seconds())
         return asked
 
     # The protocol
 
     def receive(self, datagram: bytes, source: Any, now: float) -> bool:
         """Take a datagram if it has the shape of STUN."""
-        return self.reflexive.receive(datagram, source, now)
+        taken = self.reflexive.receive(datagram, source, now)
+        if taken:
+            self.send(now)
+        return taken
 
     def send(self, now: float) -> None:
         """Do what is due, send, and look at what was found."""
+        if not self._running:
+            return
         deadline = self.reflexive.next_deadline()
         if deadline is not None and deadline <= now:
             self.reflexive.expire(now)
@@ -180,6 +194,7 @@ class Outside:
                           seen=event.addresses)  # fmt: skip
                 self._behind(event)
             self.changed()
+        self._timer.at(self.reflexive.next_deadline(), now)
 
     def _behind(self, nat: Nat) -> None:
         if nat.family != 4 or nat.kind not in (EASY, HARD) or not self.map_ports:

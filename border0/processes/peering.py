@@ -33,6 +33,7 @@ from border0.paths.candidates import (
 )
 from border0.paths.errors import ProtocolError
 from border0.paths.prober import Prober
+from border0.processes.deadline import DeadlineTimer
 from border0.processes.netwatch import NetWatch
 from border0.processes.outside import Outside
 from border0.processes.relayway import RelayWay
@@ -97,8 +98,7 @@ class Peering(Service):
             ceiling=ceiling,
         )  # fmt: skip
         self._publish: Callable[[list[str], PathOffer], object] = lambda endpoints, path: None
-        self._timer: Any = None
-        self._timer_at = 0.0
+        self._timer = DeadlineTimer(reactor, self._expire)
         self._looking: Any = None
         self.relaying: Relaying | None = None  # carries what goes by relays
         self.watch: NetWatch | None = None  # tells of changes of this machine's network
@@ -134,10 +134,10 @@ class Peering(Service):
     def stopService(self) -> Any:
         """Say good-bye to the peers; fires when the gateway's port was given back."""
         super().stopService()
-        for call in (self._timer, self._looking):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._looking = None
+        self._timer.stop()
+        if self._looking is not None and self._looking.active():
+            self._looking.cancel()
+        self._looking = None
         if self.watch is not None:
             self.watch.stopService()
         self.prober.close()
@@ -307,12 +307,11 @@ class Peering(Service):
         self._flushing = True
         try:
             self._send_probes()
-            self.outside.send(now)
             for event in self.prober.take_events():
                 self._happened(event)
         finally:
             self._flushing = False
-        self._schedule(now)
+        self._timer.at(self.prober.next_deadline(), now)
 
     def _send_probes(self) -> None:
         probes: Any = self.prober.take_datagrams()
@@ -321,21 +320,7 @@ class Peering(Service):
         if probes:
             self.tunnel.udp.send_whole(probes)
 
-    def _schedule(self, now: float) -> None:
-        deadlines = (self.prober.next_deadline(), self.outside.reflexive.next_deadline())
-        deadline = min((one for one in deadlines if one is not None), default=None)
-        if deadline is None:
-            return
-        timer = self._timer
-        if timer is not None and timer.active():
-            if deadline >= self._timer_at:
-                return
-            timer.cancel()
-        self._timer_at = deadline
-        self._timer = self.reactor.callLater(max(0.0, deadline - now), self._expire)
-
     def _expire(self) -> None:
-        self._timer = None
         now = self.reactor.seconds()
         self.prober.expire(now)
         self.flush(now)

@@ -7,28 +7,26 @@ keeps what was read before.
 
 import os
 import resource
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from autobahn.websocket import USES_NVX
-from twisted.application.service import IService, IServiceCollection, MultiService, Service
+from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.error import CannotListenError
 from twisted.internet.task import LoopingCall
-from twisted.logger import ILogObserver, Logger
+from twisted.logger import Logger
 from zope.interface import implementer
 
-from border0 import __version__
-from border0._build_info import build_info
 from border0.control.ports import listen
 from border0.errors import Border0Error, ConfigError
 from border0.keys import encode_key, load_private_key
 from border0.paths.adapters.stunserver import StunPort
 from border0.paths.stunserver import StunServer
 from border0.processes import logs
+from border0.processes.daemon import Daemon
 from border0.processes.failing import fail
 from border0.processes.filewatch import FileWatch
 from border0.processes.health import Metric, health_service
@@ -86,12 +84,12 @@ def _written(place: tuple[str, int]) -> str:
 
 
 @implementer(IService, IServiceCollection)
-class RelayProcess(MultiService):
+class RelayProcess(Daemon):
     """A relay, its ports, and what is read from files."""
 
     def __init__(self, reactor: Any, config: RelayConfig, observer: Any = None) -> None:
-        super().__init__()
-        self.reactor, self.config, self.observer = reactor, config, observer
+        super().__init__(reactor, observer)
+        self.config = config
         config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.lock = FolderLock(config.state_dir)
         self.id = own_id(config)
@@ -138,12 +136,6 @@ class RelayProcess(MultiService):
             FileWatch(reactor, chain if self._tls is not None else [], self.read_certificate),
             FileWatch(reactor, [config.ticket_keys], self.read_ticket_keys),
         ]
-
-    def setServiceParent(self, parent: Any) -> None:
-        """Bring our log observer along when twistd adopts us."""
-        if self.observer is not None and hasattr(parent, "setComponent"):
-            parent.setComponent(ILogObserver, self.observer)
-        super().setServiceParent(parent)
 
     # -- files --------------------------------------------------------------------------------
 
@@ -220,8 +212,7 @@ class RelayProcess(MultiService):
             fail("border0-relay", str(error))
             self.reactor.callLater(0, self.reactor.stop)
             return
-        if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: self.reactor.callFromThread(self.reload))
+        self.greet(log)
         self._say()
         settle()
 
@@ -261,11 +252,7 @@ class RelayProcess(MultiService):
             ) from None
 
     def _say(self) -> None:
-        build, config = build_info(), self.config
-        log.info(
-            "border0 {version} ({kind}: {reason})",
-            version=__version__, kind=build.kind, reason=build.reason,
-        )  # fmt: skip
+        config = self.config
         if not USES_NVX:
             log.warn("autobahn has no compiled part here: masks are undone in Python, slowly")
         wanted = config.clients + config.waiting + SPARE_FILES

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from border0 import privatefile
 from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.stack import Stack
+from border0.processes.deadline import DeadlineTimer
 from border0.wireguard.adapters.udp import BatchPort
 from border0.wireguard.device import Device
 from border0.wireguard.events import Event, HandshakeCompleted
@@ -94,8 +95,7 @@ class Tunnel(Service):
         # Takes the inner packets: our stack, or a machine's own.
         self.deliver: Callable[[list[bytes]], object] = self.driver.packets_received
         self._bound = False
-        self._timer: Any = None
-        self._timer_at = 0.0
+        self._timer = DeadlineTimer(reactor, self._expire)
         self._save: Any = None
 
     @property
@@ -126,10 +126,10 @@ class Tunnel(Service):
     def stopService(self) -> None:
         """Close the socket and remember where the peers were."""
         super().stopService()
-        for call in (self._timer, self._save):
-            if call is not None and call.active():
-                call.cancel()
-        self._timer = self._save = None
+        self._timer.stop()
+        if self._save is not None and self._save.active():
+            self._save.cancel()
+        self._save = None
         self.driver.stop()
         self.endpoints.save(self.device.peers.values())
         self.udp.stop()
@@ -196,20 +196,10 @@ class Tunnel(Service):
             if isinstance(event, HandshakeCompleted):
                 self._handshake(event, now)
             self.event(event)
-        deadline = self.device.next_deadline()
-        timer = self._timer
-        if deadline is None or not self._bound:
-            return
-        if timer is not None and timer.active():
-            # A timer that fires early costs one call; moving it for every packet costs more.
-            if deadline >= self._timer_at:
-                return
-            timer.cancel()
-        self._timer_at = deadline
-        self._timer = self.reactor.callLater(max(0.0, deadline - now), self._expire)
+        if self._bound:
+            self._timer.at(self.device.next_deadline(), now)
 
     def _expire(self) -> None:
-        self._timer = None
         now = self.reactor.seconds()
         self.device.expire(now)
         self._flush(now)

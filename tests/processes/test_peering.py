@@ -328,6 +328,14 @@ class Seen(Two):
         kinds = [kind for kind, _ in found.candidates()]
         self.assertEqual(kinds, [STATIC] + [HOST] * 9)  # there is room for what is found out
 
+    def test_servers_are_asked_as_soon_as_they_are_known(self) -> None:
+        self.ours.outside._found([("stun.example:3478", *SERVER)])
+        self.assertIn(SERVER, [to for _, to, _ in self.net.sent])
+        self.ours.stopService()
+        self.ours.outside._found([("stun.example:3478", *SECOND)])
+        self.net.advance(30)
+        self.assertNotIn(SECOND, [to for _, to, _ in self.net.sent])
+
     def test_netcheck_waits_for_a_round(self) -> None:
         self.successResultOf(self.ours.outside.ask_now())
         self.ours.outside._found([("stun.example:3478", *SERVER)])
