@@ -57,7 +57,7 @@ def echo(reactor: Any) -> Any:
     """A bare echo's factory."""
     factory: Any = WebSocketServerFactory(protocols=[SUBPROTOCOL], reactor=reactor)
     factory.protocol = Echo
-    factory.setProtocolOptions(tcpNoDelay=True)
+    factory.setProtocolOptions(tcpNoDelay=True, openHandshakeTimeout=0)  # of 2,000 at once
     return factory
 
 

@@ -114,12 +114,25 @@ def stats(options: argparse.Namespace) -> int:
 
 
 def lines(told: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A line for each count, one for each group of them."""
+    """A line for each count, one for each group of them, and one for each relay."""
     for name, value in told.items():
-        if isinstance(value, Mapping):
+        if name == "relays":
+            for relay in value:
+                yield f"relay {relay['name']}", _relay(relay)
+            if not value:
+                yield "relays", "none; border0 relay ls shows those of the organisation"
+        elif isinstance(value, Mapping):
             yield _words(name), ", ".join(_flat(value)) or "none"
         else:
             yield _words(name).removesuffix(" seconds"), _value(name, value)
+
+
+def _relay(told: Mapping[str, Any]) -> str:
+    if not told["connected"]:
+        return f"{told['use']}, not connected: {told['why'] or 'it is being tried'}"
+    trip = "" if told["rtt"] is None else f" in {1000 * told['rtt']:.1f} ms"
+    peers = "1 peer" if told["ways"] == 1 else f"{told['ways']} peers"
+    return f"{told['use']}, answers{trip}, ways to {peers}"
 
 
 def _flat(group: Mapping[str, Any]) -> Iterator[str]:

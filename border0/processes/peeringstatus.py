@@ -19,6 +19,7 @@ from border0.wireguard.peer import Peer
 
 if TYPE_CHECKING:
     from border0.processes.outside import Outside
+    from border0.processes.relaying import Relaying
 
 
 def peers(tunnel: Tunnel) -> dict[str, Any]:
@@ -133,7 +134,34 @@ def stats(tunnel: Tunnel) -> dict[str, Any]:
             "servers": len(peering.outside.servers),
             "answers_to_nothing": peering.outside.reflexive.dropped,
         }
+        if peering.relaying is not None:
+            found["relays"] = relays(peering.relaying)
     return found
+
+
+def relays(relaying: "Relaying") -> list[dict[str, Any]]:
+    """The relays that this process is at, or tries to be: the preferred one first."""
+    choice, sites = relaying.choice, relaying.sites
+    uses = {choice.second: "second", choice.home: "home"}
+    first = [id for id in choice.chosen if id in sites]
+    return [
+        {
+            "name": site.entry.name,
+            "id": id,
+            "region": site.entry.region,
+            "use": uses.get(id, "visited" if choice.chosen else "tried"),
+            "connected": site.up,
+            "rtt": None
+            if not site.up or site.link.round_trip is None
+            else round(site.link.round_trip, 6),
+            "ways": len(site.ways),
+            "why": "" if site.up else site.link.why,
+        }
+        for id, site in sorted(
+            sites.items(),
+            key=lambda one: (one[0] not in first, one[0] != choice.home, one[1].entry.name),
+        )
+    ]
 
 
 def metrics(tunnel: Tunnel) -> list[Metric]:
@@ -156,6 +184,20 @@ def metrics(tunnel: Tunnel) -> list[Metric]:
         ("border0_probes_refused_total", "Probes that did not authenticate, or came again.",
          "counter", [(none, prober.refused)]),
         ("border0_probes_unknown_total", "Probes of nobody.", "counter", [(none, prober.unknown)]),
+        *_relay_metrics(tunnel.peering.relaying),
+    ]  # fmt: skip
+
+
+def _relay_metrics(relaying: "Relaying | None") -> list[Metric]:
+    if relaying is None:
+        return []
+    up = sum(site.up for site in relaying.sites.values())
+    counts: list[tuple[dict[str, str], float]]
+    counts = [({"state": "connected"}, up), ({"state": "lost"}, len(relaying.sites) - up)]
+    return [
+        ("border0_relay_connections", "Relays that this process wants to be at.", "gauge", counts),
+        ("border0_relay_dropped_total", "Datagrams by relays of nobody that we know.", "counter",
+         [({}, relaying.peers.dropped)]),
     ]  # fmt: skip
 
 

@@ -216,6 +216,24 @@ class Stats(Case):
             ],
         )
 
+    def test_relays(self) -> None:
+        near = {
+            "name": "ams", "use": "home", "connected": True, "rtt": 0.0123, "ways": 1, "why": "",
+        }  # fmt: skip
+        far = {**near, "name": "nyc", "use": "second", "connected": False, "ways": 2}
+        self.node(debug_stats={"relays": [near, {**far, "why": "refused: no ticket"}]})
+        self.assertEqual(
+            self.ask("node", "debug", "stats").lines[1:],
+            [
+                "relay ams: home, answers in 12.3 ms, ways to 1 peer",
+                "relay nyc: second, not connected: refused: no ticket",
+            ],
+        )
+
+    def test_no_relays(self) -> None:
+        self.node(debug_stats={"relays": []})
+        self.assertIn("border0 relay ls", self.ask("node", "debug", "stats").out)
+
     def test_json(self) -> None:
         self.node(debug_stats=self.STATS)
         (told,) = self.ask("node", "debug", "stats", "--json").objects

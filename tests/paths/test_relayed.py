@@ -131,7 +131,8 @@ class Leaving(SynchronousTestCase):
             self.assertLessEqual(len(world.sides[0].switches), 1 + 6)
             self.assertEqual(world.using(), RELAY)
             world.ways[DIRECT].each(loss=0.0, burst=1.0)
-            world.run(400.0)
+            # What it lost counts half every two minutes, so it takes some until it may be tried.
+            world.run(600.0)
             self.assertEqual(world.using(), DIRECT)
 
     def test_a_direct_way_that_is_too_small_for_an_interface(self) -> None:

@@ -320,6 +320,16 @@ class Several(Relayed):
         self.assertEqual(self.relay_ways(self.ours, self.to_a.public_key), ["r1-name", "r2-name"])
         self.assertEqual(self.who(self.connected()), "a")
         self.assertEqual(self.way()["address"], "r1-name")
+        near, far = self.told()["relays"]
+        self.assertEqual((near["name"], near["use"], near["rtt"]), ("r1-name", "home", 0.02))
+        self.assertEqual((far["use"], far["ways"], far["why"]), ("second", 1, ""))
+        # A relay that is tried says why it is not there.
+        self.houses["r2"].stop()
+        self.mine.sites["r2"].link.why = "refused: no ticket"
+        far = self.told()["relays"][1]
+        self.assertEqual(
+            (far["connected"], far["rtt"], far["why"]), (False, None, "refused: no ticket")
+        )
 
     def test_the_second_takes_over_at_once(self) -> None:
         self.introduce()
@@ -332,6 +342,13 @@ class Several(Relayed):
         self.net.advance(HOME_PATIENCE + 6)
         self.assertEqual(self.said["device"][1].relays, ["r2", "r3"])
         self.assertEqual(self.who(leg, 0.5), "a")
+        self.assertEqual(
+            [(one["name"], one["use"], one["connected"]) for one in self.told()["relays"]],
+            [("r2-name", "home", True), ("r3-name", "second", True)],
+        )
+
+    def told(self) -> Any:
+        return peeringstatus.stats(self.tunnel.tunnel)
 
     def test_another_home_only_after_three_rounds(self) -> None:
         self.net.advance(3)
