@@ -7,6 +7,8 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
+from border0.control.tlsport import listen_tls
+
 
 def listen(
     reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any = None, backlog: int = 50
@@ -25,7 +27,7 @@ def listen(
             if tls is None:
                 ports.append(reactor.listenTCP(port, site, backlog, host))
             else:
-                ports.append(reactor.listenSSL(port, site, tls, backlog, host))
+                ports.append(listen_tls(reactor, port, site, tls, backlog, host))
             if host == "::" and not _only_6(ports[-1]):
                 both.add(port)
     except BaseException:

@@ -9,8 +9,9 @@ import socket
 import ssl
 import subprocess
 import time
+from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.request import urlopen
 
 from twisted.internet.defer import maybeDeferred
@@ -20,7 +21,7 @@ from twisted.logger import globalLogPublisher
 from twisted.trial.unittest import TestCase
 
 from border0.errors import ConfigError
-from border0.keys import encode_key
+from border0.keys import decode_key, encode_key
 from border0.processes import memory, relay
 from border0.processes.relay import Options, RelayProcess, open_files
 from border0.processes.relayconfig import read
@@ -56,6 +57,7 @@ def key_file(*revoked: bytes) -> str:
 
 class ProcessCase(TestCase):
     timeout = 90
+    limits: ClassVar[dict[str, int]] = {}
 
     def setUp(self) -> Any:
         self.folder = Path(self.mktemp()).absolute()
@@ -75,7 +77,8 @@ class ProcessCase(TestCase):
             "drain_seconds": 1,
             **changes,
         }
-        return {"relay": relay, "stun": {"listen": [f":{self.stun}"]}}
+        limits = {"limits": self.limits} if self.limits else {}
+        return {"relay": relay, "stun": {"listen": [f":{self.stun}"]}, **limits}
 
     def listen_to_the_log(self) -> None:
         def keep(event: Any) -> None:
@@ -304,6 +307,58 @@ class Child(ProcessCase):
         child.send_signal(signal.SIGTERM)
         self.assertIn(await deferToThread(child.wait, PATIENCE), (0, -signal.SIGTERM))
         self.assertNotIn("Traceback", log.read_text())
+
+    async def test_ten_thousand_that_never_log_in(self) -> None:
+        """Bounded in count and memory, a line of log for each kind, and who may gets in."""
+        authority = Authority(self.folder)
+        chain, key = authority.issue("relay", "localhost")
+        waiting = 1024
+        self.limits = {"waiting": waiting, "accepts_per_second": 100_000}
+        self.write(certificate=str(chain), private_key=str(key))
+        log = self.folder / "log"
+        child = children.spawn(
+            self.argv(), output=log, folder=self.folder,
+            environment={**os.environ, "PYTHONPATH": python_path()},
+        )  # fmt: skip
+        self.addCleanup(children.end, child)
+        await self.waiter.until(lambda: "ready: " in log.read_text(), PATIENCE)
+        words = log.read_text().partition("ready: ")[2].split()
+        house: Any = None
+        honest = Node(
+            house, 7, port=self.number, id=words[words.index("--id") + 1],
+            public_key=decode_key(words[words.index("--key") + 1]),
+            authority=authority.certificate.read_bytes(),
+        )  # fmt: skip
+        before = children.memory(child.pid)
+        await deferToThread(self.crowd, 5_000)
+        now, place = time.time(), frozenset((honest.link.place.id,))
+        honest.ticket = issue(Ticket(ORG, NODE, honest.key.public, place, now, now + 600), SIGNER)
+        honest.link.startService()
+        self.addCleanup(lambda: honest.link.running and honest.link.stopService())
+        await deferToThread(self.crowd, 5_000)
+        await self.waiter.until(lambda: honest.link.up, PATIENCE)
+        # So much for the TLS of each that may wait, and no more for any number of others.
+        bound = 16 * 1024 * 1024 + waiting * 96 * 1024
+        self.assertLessEqual(children.memory(child.pid, "VmHWM") - before, bound)
+        lines = [line for line in log.read_text().splitlines() if "gave way" in line]
+        self.assertTrue(0 < len(lines) < 50, lines)
+        await honest.link.stopService()
+
+    def crowd(self, count: int) -> None:
+        """Connect so often, say nothing or little, and stay."""
+        kept: deque[socket.socket] = deque(maxlen=2_000)
+        for number in range(count):
+            one = socket.socket()
+            one.settimeout(20)
+            one.bind((f"127.0.0.{2 + number % 8}", 0))
+            one.connect(("127.0.0.1", self.number))
+            if number % 2:
+                one.send(b"\x16\x03\x01\x02\x00\x01")  # a TLS hello that goes no further
+            if len(kept) == kept.maxlen:
+                kept.popleft().close()
+            kept.append(one)
+        for one in kept:
+            one.close()
 
     def test_what_cannot_start_is_one_line_and_a_status(self) -> None:
         self.write()

@@ -255,6 +255,11 @@ class Wire:
             self._later = None
         self.why = self.why or "the connection was lost"
         super().connectionLost(reason)  # type: ignore[misc]
+        # Cycles that would keep its TLS, 40 KiB, until the collector looks at what is old: the
+        # frames of the error, and autobahn's Deferreds, whose result it is.
+        reason.cleanFailure()
+        for name in ("is_open", "is_closed"):
+            self.__dict__.pop(name, None)
         channel, self.channel = self.channel, None
         if channel is not None:
             channel.lost(self.why)
