@@ -154,6 +154,8 @@ def streams(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:
             raise RuntimeError(f"{name}: {kind}: nothing arrived")
         figures.add(f"{kind}, datagrams/s", name, done["count"] / done["seconds"])
         figures.add(f"{kind}, us of server CPU each", name, 1e6 * used / done["count"])
+        lost = done["lost"] / (done["lost"] + done["count"])
+        figures.add(f"{kind}, dropped, %", name, 100 * lost)
 
 
 def delays(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:

@@ -12,6 +12,7 @@ import os
 import struct
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,11 @@ class Flow:
         self.number = number
         self.arrived: Callable[[list[float]], None] = lambda times: None
         self.free = True  # the connection takes more now
+        self.sent = 0.0  # when the last ones were, which is written in each of them
 
     def datagrams(self, count: int) -> list[bytes]:
-        head = HEAD.pack(now(), self.number)
+        self.sent = now()
+        head = HEAD.pack(self.sent, self.number)
         return [head.ljust(SIZE, b".")] * count
 
 
@@ -365,20 +368,29 @@ class Load:
         size, counts, end = int(batch), [0, 0], now() + seconds
         begun = now()
         done: Deferred[dict[str, float]] = Deferred()
-        under_way = [0] * len(self.flows)
+        # Batches that have not arrived whole: when they were sent, and how much is missing.
+        under_way: list[deque[list[float]]] = [deque() for _ in self.flows]
         before = [-1]
 
         def drive(number: int, flow: Any) -> None:
+            batches = under_way[number]
+
             def arrived(times: list[float]) -> None:
                 counts[0] += len(times)
-                under_way[number] -= len(times)
+                for sent in times:
+                    while batches and batches[0][0] < sent:  # dropped: nothing is overtaken
+                        counts[1] += int(batches.popleft()[1])
+                    if batches and batches[0][0] == sent:
+                        batches[0][1] -= 1
+                        if not batches[0][1]:
+                            batches.popleft()
                 fill()
 
             def fill() -> None:
                 if now() < end:
-                    while under_way[number] <= size * (int(window) - 1):
-                        under_way[number] += size
+                    while len(batches) < window:
                         flow.send(size)
+                        batches.append([flow.sent, size])
 
             flow.arrived = arrived
             fill()
@@ -389,8 +401,8 @@ class Load:
                 return
             if counts[0] == before[0]:  # everything under way was dropped
                 for number, flow in enumerate(self.flows):
-                    counts[1] += under_way[number]
-                    under_way[number] = 0
+                    counts[1] += int(sum(missing for _, missing in under_way[number]))
+                    under_way[number].clear()
                     flow.arrived([])
             before[0] = counts[0]
             reactor.callLater(min(0.25, max(0.0, end - now())), look)
