@@ -16,6 +16,8 @@ from typing import Any
 from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerProtocol
 from twisted.internet import reactor as _reactor
 
+from border0.control.ports import listen
+from border0.proxies.adapters.writethrough import Port
 from border0.relay.adapters.relay import Relay
 from border0.relay.broker import Broker
 from border0.relay.limits import RATES, SUBPROTOCOL, Rate
@@ -75,7 +77,8 @@ def main() -> None:
     factory = relay(reactor) if kind == "border0" else echo(reactor)
     factory.noisy = False
     context = server_context(Path(certificate).read_bytes(), Path(key).read_bytes())
-    reactor.listenSSL(int(port), factory, context, 4096, "127.0.0.1")
+    place = "127.0.0.1", int(port)
+    listen(reactor, [place], factory, context, 4096, Port if kind == "border0" else None)
     reactor.run()
 
 

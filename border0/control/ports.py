@@ -7,16 +7,24 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-from border0.control.tlsport import listen_tls
+from twisted.internet import tcp
+
+from border0.control.tlsport import with_tls
 
 
 def listen(
-    reactor: Any, places: Iterable[tuple[str, int]], site: Any, tls: Any = None, backlog: int = 50
+    reactor: Any,
+    places: Iterable[tuple[str, int]],
+    site: Any,
+    tls: Any = None,
+    backlog: int = 50,
+    kind: type[tcp.Port] | None = None,
 ) -> list[Any]:
     """Listen at every address and port; raises CannotListenError, and then listens at none.
 
     :param tls: None is without TLS.
     :param backlog: connections that wait in the kernel to be accepted.
+    :param kind: of port, None is the reactor's own.
     """
     ports: list[Any] = []
     both: set[int] = set()
@@ -24,10 +32,13 @@ def listen(
         for host, port in sorted(places, key=lambda place: place[0] != "::"):
             if host == "0.0.0.0" and port in both:
                 continue
-            if tls is None:
-                ports.append(reactor.listenTCP(port, site, backlog, host))
+            factory = site if tls is None else with_tls(tls, site)
+            if kind is None:
+                ports.append(reactor.listenTCP(port, factory, backlog, host))
             else:
-                ports.append(listen_tls(reactor, port, site, tls, backlog, host))
+                made = kind(port, factory, backlog, host, reactor)
+                made.startListening()
+                ports.append(made)
             if host == "::" and not _only_6(ports[-1]):
                 both.add(port)
     except BaseException:

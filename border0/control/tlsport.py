@@ -32,8 +32,6 @@ class _Factory(TLSMemoryBIOFactory):
     protocol = _Transport
 
 
-def listen_tls(
-    reactor: Any, port: int, factory: Any, context: Any, backlog: int, interface: str
-) -> Any:
-    """As `IReactorSSL.listenSSL`."""
-    return reactor.listenTCP(port, _Factory(context, False, factory), backlog, interface)
+def with_tls(context: Any, factory: Any) -> TLSMemoryBIOFactory:
+    """A factory for a plain port that speaks TLS, as `IReactorSSL.listenSSL` makes it."""
+    return _Factory(context, False, factory)

@@ -35,6 +35,7 @@ from border0.processes.memory import settle, trim
 from border0.processes.options import ProcessOptions
 from border0.processes.relayconfig import WILDCARDS, RelayConfig, load, own_id
 from border0.processes.steady import steady
+from border0.proxies.adapters.writethrough import Port
 from border0.relay.adapters.relay import Relay
 from border0.relay.broker import Broker
 from border0.relay.login import Desk
@@ -224,8 +225,8 @@ class RelayProcess(Daemon):
         """
         config, factory = self.config, self.relay.factory
         try:
-            self.ports = listen(self.reactor, config.listen, factory, self._tls, BACKLOG)
-            self.ports += listen(self.reactor, config.plain_listen, factory, None, BACKLOG)
+            self.ports = listen(self.reactor, config.listen, factory, self._tls, BACKLOG, Port)
+            self.ports += listen(self.reactor, config.plain_listen, factory, None, BACKLOG, Port)
             for port in self.stun_ports:
                 self._start_stun(port)
         except BaseException:

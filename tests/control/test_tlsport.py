@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from border0.control.tlsport import listen_tls
+from border0.control.ports import listen
 from border0.trust import server_context
 from tests.control.push.stage import Waiter, reactor
 from tests.support.certificates import Authority
@@ -51,7 +51,7 @@ class Ends(TestCase):
         self.factory.made, self.factory.here = [], []
         self.factory.got, self.factory.reasons = [], []
         context = server_context(chain.read_bytes(), key.read_bytes())
-        self.port = listen_tls(reactor, 0, self.factory, context, 50, "127.0.0.1")
+        (self.port,) = listen(reactor, [("127.0.0.1", 0)], self.factory, context)
         self.addCleanup(self.port.stopListening)
         self.waiter = Waiter()
 
