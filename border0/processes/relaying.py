@@ -32,7 +32,7 @@ ROUND_LOOK = 0.25
 MEASURED = 8  # relays in one round
 HOME_PATIENCE = 8.0  # a relay that is lost for so long is replaced
 VISITS = 4  # relays of peers that are at none of ours
-DRAINED = 300.0  # a relay that sent us away is not chosen for so long
+DRAINED = 60.0  # a relay that sent us away is not chosen for so long, ± 50 %
 
 log = Logger(namespace="border0.relay")
 MakeLink = Callable[
@@ -210,8 +210,10 @@ class Relaying(Service):
             names = [self.entries[id].name for id in self.choice.chosen if id in self.entries]
             log.info("relays: {names}", names=", ".join(names))
         self._settle()
-        chance = int.from_bytes(self._random_bytes(2), "big") / 65_536
-        self._timer = self.reactor.callLater(ROUND * (0.9 + 0.2 * chance), self._measure)
+        self._timer = self.reactor.callLater(ROUND * (0.9 + 0.2 * self._chance()), self._measure)
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._random_bytes(2), "big") / 65_536
 
     def _settle(self) -> None:
         """Be at the chosen relays and at those that are visited, and nowhere else."""
@@ -304,14 +306,23 @@ class Relaying(Service):
         """A chosen relay was lost a while ago: is it still?"""
         gone = not site.up and self.reactor.seconds() - site.lost_at >= HOME_PATIENCE - 0.5
         if gone and self.sites.get(site.entry.id) is site and not self._measuring:
+            if not any(self.sites[id].up for id in self.choice.chosen if id in self.sites):
+                self._avoided.clear()  # who drained may be back, and nobody else is there
             self._measure()
 
     def _leave(self, site: RelaySite) -> None:
         """The relay ends soon: another one takes its place, if there is any."""
         now = self.reactor.seconds()
         self._avoided = {id: at for id, at in self._avoided.items() if at > now}
-        self._avoided[site.entry.id] = now + DRAINED
+        avoided = DRAINED * (0.5 + self._chance())
+        self._avoided[site.entry.id] = now + avoided
         if self.sites.get(site.entry.id) is site and site.entry.id in self.choice.chosen:
+            self._measure()
+            self._later(avoided, self._drained, site)
+
+    def _drained(self, site: RelaySite) -> None:
+        """A relay sent us away a while ago: where there is no second, it may be one again."""
+        if self.choice.second is None and site.entry.id in self.entries and not self._measuring:
             self._measure()
 
     def _later(self, seconds: float, call: Callable[[RelaySite], None], site: RelaySite) -> None:
