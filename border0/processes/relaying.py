@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from border0.processes.peering import Peering
 
 ROUND = 300.0  # seconds between two measurements of all relays, ± 10 %
+ROUND_LACKING = 30.0  # the same, while there is no second and might be one
 ROUND_MOST = 5.0  # for the answers of one
 ROUND_ALONE = 1.0  # the first ends so long after the first answer
 ROUND_LOOK = 0.25
@@ -210,7 +211,9 @@ class Relaying(Service):
             names = [self.entries[id].name for id in self.choice.chosen if id in self.entries]
             log.info("relays: {names}", names=", ".join(names))
         self._settle()
-        self._timer = self.reactor.callLater(ROUND * (0.9 + 0.2 * self._chance()), self._measure)
+        lacking = self.choice.second is None and len(self.entries) > 1
+        rest = (ROUND_LACKING if lacking else ROUND) * (0.9 + 0.2 * self._chance())
+        self._timer = self.reactor.callLater(rest, self._measure)
 
     def _chance(self) -> float:
         return int.from_bytes(self._random_bytes(2), "big") / 65_536
@@ -314,15 +317,8 @@ class Relaying(Service):
         """The relay ends soon: another one takes its place, if there is any."""
         now = self.reactor.seconds()
         self._avoided = {id: at for id, at in self._avoided.items() if at > now}
-        avoided = DRAINED * (0.5 + self._chance())
-        self._avoided[site.entry.id] = now + avoided
+        self._avoided[site.entry.id] = now + DRAINED * (0.5 + self._chance())
         if self.sites.get(site.entry.id) is site and site.entry.id in self.choice.chosen:
-            self._measure()
-            self._later(avoided, self._drained, site)
-
-    def _drained(self, site: RelaySite) -> None:
-        """A relay sent us away a while ago: where there is no second, it may be one again."""
-        if self.choice.second is None and site.entry.id in self.entries and not self._measuring:
             self._measure()
 
     def _later(self, seconds: float, call: Callable[[RelaySite], None], site: RelaySite) -> None:

@@ -401,10 +401,23 @@ class Several(Relayed):
 
     def test_a_relay_that_drained_is_the_warm_second_again_soon(self) -> None:
         leg = self.sent_away()
-        self.net.advance(91)  # seconds, and no round has come
+        self.net.advance(130)  # seconds: no usual round has come
         self.assertEqual(self.mine.choice.chosen, ["r2", "r1"])
         self.assertEqual(self.other.choice.chosen, ["r2", "r1"])
         self.assertEqual(self.who(leg), "a")
+
+    def test_a_relay_that_was_away_is_the_warm_second_again_soon(self) -> None:
+        for relaying in (self.mine, self.other):
+            relaying.update(self.entries[:2], self.tickets.get)
+        self.net.advance(3)
+        self.houses["r1"].stop()
+        self.net.advance(HOME_PATIENCE + 12)
+        self.assertEqual(self.mine.choice.chosen, ["r2"])
+        self.houses["r1"].start()
+        self.net.advance(45)
+        self.assertEqual(self.mine.choice.chosen, ["r2", "r1"])
+        self.assertEqual(self.other.choice.chosen, ["r2", "r1"])
+        self.assertTrue(self.mine.sites["r1"].up)
 
     def test_a_relay_that_drained_is_better_than_none(self) -> None:
         leg = self.sent_away()
