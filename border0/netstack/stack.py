@@ -325,6 +325,14 @@ class Stack:
         flows.now = now
         sizing.path_changed(flows, address, bounded(mtu, flows.limits.mtu))
 
+    def resume(self, remote_address: bytes, now: float) -> None:
+        """The way to a packed address is another one, or there again: stalled flows go on now."""
+        flows = self._flows
+        flows.now = now
+        for tcb in list(flows.table.values()):
+            if tcb.remote[0] == remote_address:
+                timers.resume(flows, tcb)
+
     def probe(self, remote_address: bytes, now: float) -> None:
         """Ask every peer flow of `remote_address` for a sign of life; silent ones end in 15 s."""
         flows = self._flows

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from border0.paths.events import DataBlocked, InnerMtuChanged, PathsLost, Switched
+from border0.paths.events import DataBlocked, InnerMtuChanged, PathsFound, PathsLost, Switched
 from border0.paths.limits import DEAD_AFTER, DEAD_AFTER_ALIKE
 from border0.paths.outlet import Outlet
 from border0.paths.path import NEVER, Path
@@ -77,6 +77,7 @@ class Choosing:
             before.data_dead = blocked
             before.mtu.doubt()
         current.enter()
+        self.lost = False
         self.last_reason = reason
         self.last_switch = now
         self.switches += 1
@@ -95,6 +96,8 @@ class Choosing:
     def _tell(self, current: Path) -> None:
         events = self._outlet.events
         if current.usable:
+            if self.lost:
+                events.append(PathsFound(self._public_key, current.describe()))
             self.lost = False
         elif not self.lost:
             self.lost = True

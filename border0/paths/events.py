@@ -39,6 +39,16 @@ class PathsLost(Event):
         self.last = last
 
 
+class PathsFound(Event):
+    """The way in use answers again, after none did."""
+
+    __slots__ = ("path",)
+
+    def __init__(self, public_key: bytes, path: str) -> None:
+        super().__init__(public_key)
+        self.path = path
+
+
 class InnerMtuChanged(Event):
     """The largest inner packet that the path in use carries is now `inner_mtu`."""
 

@@ -339,6 +339,10 @@ class Peering(Service):
             return
         if isinstance(event, events.Switched):
             log.info("{name}: {why}", name=peer.name, why=event.reason)
+            self.tunnel.way_changed(peer)
+        elif isinstance(event, events.PathsFound):
+            log.info("{name}: {path} answers again", name=peer.name, path=event.path)
+            self.tunnel.way_changed(peer)
         elif isinstance(event, events.PathsLost):
             log.info("{name}: no path answers, the last was {last}", name=peer.name,
                      last=event.last)  # fmt: skip

@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from border0.processes.peering import Peering
 
 ROUND = 300.0  # seconds between two measurements of all relays, ± 10 %
+ROUND_LACKING = 30.0  # the same, while there is no second and might be one
 ROUND_MOST = 5.0  # for the answers of one
 ROUND_ALONE = 1.0  # the first ends so long after the first answer
 ROUND_LOOK = 0.25
 MEASURED = 8  # relays in one round
 HOME_PATIENCE = 8.0  # a relay that is lost for so long is replaced
 VISITS = 4  # relays of peers that are at none of ours
-DRAINED = 300.0  # a relay that sent us away is not chosen for so long
+DRAINED = 60.0  # a relay that sent us away is not chosen for so long, ± 50 %
 
 log = Logger(namespace="border0.relay")
 MakeLink = Callable[
@@ -210,8 +211,12 @@ class Relaying(Service):
             names = [self.entries[id].name for id in self.choice.chosen if id in self.entries]
             log.info("relays: {names}", names=", ".join(names))
         self._settle()
-        chance = int.from_bytes(self._random_bytes(2), "big") / 65_536
-        self._timer = self.reactor.callLater(ROUND * (0.9 + 0.2 * chance), self._measure)
+        lacking = self.choice.second is None and len(self.entries) > 1
+        rest = (ROUND_LACKING if lacking else ROUND) * (0.9 + 0.2 * self._chance())
+        self._timer = self.reactor.callLater(rest, self._measure)
+
+    def _chance(self) -> float:
+        return int.from_bytes(self._random_bytes(2), "big") / 65_536
 
     def _settle(self) -> None:
         """Be at the chosen relays and at those that are visited, and nowhere else."""
@@ -304,13 +309,15 @@ class Relaying(Service):
         """A chosen relay was lost a while ago: is it still?"""
         gone = not site.up and self.reactor.seconds() - site.lost_at >= HOME_PATIENCE - 0.5
         if gone and self.sites.get(site.entry.id) is site and not self._measuring:
+            if not any(self.sites[id].up for id in self.choice.chosen if id in self.sites):
+                self._avoided.clear()  # who drained may be back, and nobody else is there
             self._measure()
 
     def _leave(self, site: RelaySite) -> None:
         """The relay ends soon: another one takes its place, if there is any."""
         now = self.reactor.seconds()
         self._avoided = {id: at for id, at in self._avoided.items() if at > now}
-        self._avoided[site.entry.id] = now + DRAINED
+        self._avoided[site.entry.id] = now + DRAINED * (0.5 + self._chance())
         if self.sites.get(site.entry.id) is site and site.entry.id in self.choice.chosen:
             self._measure()
 

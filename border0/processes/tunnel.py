@@ -170,6 +170,11 @@ class Tunnel(Service):
         for address in self.flows_of(peer):
             self.driver.path_changed(address, min(size, self.mtu))
 
+    def way_changed(self, peer: Peer) -> None:
+        """Another way carries what goes to a peer, or the same again: nothing waits for a timer."""
+        for address in self.flows_of(peer):
+            self.driver.resume(address)
+
     def remove_peer(self, public_key: bytes) -> None:
         """Forget a peer, its keys and the ways to it."""
         self.device.remove_peer(public_key)

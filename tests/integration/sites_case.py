@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.lab.kernelnat import KernelSites
 from tests.lab.natbox import NatBox, gateway
+from tests.support import children
 from tests.support.siteload import Copy, Shell
 from tests.support.sites import SERVER, Path_, Sites
 
@@ -130,6 +131,11 @@ class SitesCase(SynchronousTestCase):
         self.calm()
         self._kinds(self.sites.network, kinds)
 
+    @staticmethod
+    def discard() -> None:
+        """Leave the machines to nobody: what the test did to them lasts."""
+        _Current.end()
+
     def calm(self) -> None:
         """Take all trouble from an emulated network."""
         if isinstance(self.sites.network, NatBox):
@@ -179,9 +185,9 @@ class SitesCase(SynchronousTestCase):
 
     # Work
 
-    def work(self) -> Work:
+    def work(self, megabytes_per_second: float = 2.0) -> Work:
         """An ssh session and a COPY at work: both are connected, and data flows."""
-        work = Work(self.sites)
+        work = Work(self.sites, megabytes_per_second)
         self.addCleanup(work.close)
         work.goes_on()
         return work
@@ -190,10 +196,10 @@ class SitesCase(SynchronousTestCase):
 class Work:
     """An ssh session and a COPY, both under way."""
 
-    def __init__(self, sites: Sites) -> None:
+    def __init__(self, sites: Sites, megabytes_per_second: float = 2.0) -> None:
         self.shell: Shell = sites.shell()
         try:
-            self.copy: Copy = sites.copy()
+            self.copy: Copy = sites.copy(megabytes_per_second)
         except BaseException:
             self.shell.close()
             raise
@@ -202,6 +208,10 @@ class Work:
         """Wait until both have done more."""
         self.shell.goes_on(seconds=seconds)
         self.copy.goes_on(seconds=seconds)
+
+    def programs(self) -> set[str]:
+        """The names of all programs that both of them run now."""
+        return children.programs(self.shell.child.pid) | children.programs(self.copy.child.pid)
 
     def unharmed(self, least: int = LEAST) -> None:
         """End both; nothing is lost or changed.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 
-from tests.integration.sites_case import KERNEL, SOON, SitesCase, ipv4_alone
+from tests.integration.relays_case import OWN
+from tests.integration.sites_case import KERNEL, LATER, SitesCase, ipv4_alone
 from tests.lab import natbox
 from tests.lab.natbox import EXT_A, MATRIX, one_gateway, same_lan, two_sites
 from tests.support.counterparts import long_only, requires
 from tests.support.sites import COUNTERPARTS
 
 TWO = ipv4_alone(two_sites("port-restricted", "port-restricted"))
-# Every outcome once: both easy, hard against one that only looks at addresses, and the two ways
-# to fail.
+# Every outcome once: both easy, hard against one that only looks at addresses, and the two pairs
+# that need a relay.
 ONE_OF_EACH = (
     ("port-restricted", "port-restricted"),
     ("symmetric", "address-restricted"),
@@ -32,7 +33,16 @@ class Gateways(SitesCase):
             path = self.connected("udp4")
             self.assertTrue(path["address"].startswith(EXT_A), (kind_a, kind_b, path))
         else:
-            self.apart()
+            self.relayed()
+
+    def relayed(self) -> None:
+        """No gateway opens: the control plane's own relay carries it."""
+        path = self.connected("udpR")
+        self.assertEqual((path["address"], path["kind"]), (OWN, "relay"))
+        self.sites.megabyte(4)
+        direct = {path["state"] for path in self.sites.paths() if path["kind"] != "relay"}
+        self.assertTrue(direct)
+        self.assertNotIn("valid", direct)
 
     def apart(self) -> None:
         """A program is told that the connector does not answer, and no way is found."""
@@ -50,6 +60,17 @@ class Matrix(Gateways):
     def test_one_pair_for_each_outcome(self) -> None:
         for pair in ONE_OF_EACH:
             self.meets(*pair)
+
+    def test_without_a_relay_two_hard_ones_do_not_meet(self) -> None:
+        sites = self.at(TWO, kinds=("symmetric", "symmetric"))
+        self.addCleanup(self.discard)
+        self.connected("udpR")
+        sites.hub.said("relay", "rm", OWN)
+        sites.wait_peer(
+            lambda peer: all(one["kind"] != "relay" for one in peer["connections"]), LATER, "none"
+        )
+        sites.restart()
+        self.apart()
 
     @long_only
     def test_all_other_pairs(self) -> None:
@@ -95,7 +116,7 @@ class AcceptingInput(Gateways):
             self.connected("udp4")
         for kinds in (("linux", "symmetric"), ("symmetric", "symmetric")):
             self.at(KERNEL, kinds=kinds)
-            self.apart()
+            self.relayed()
 
 
 @requires(*COUNTERPARTS)
@@ -106,7 +127,7 @@ class Disturbed(Gateways):
         work = self.work()
         self.sites.box.reboot(name)
         work.goes_on()
-        self.sites.wait_path(lambda path: path["method"].startswith("udp4"), SOON, "again")
+        self.sites.wait_path(lambda path: path["method"].startswith("udp4"), LATER, "again")
         work.unharmed()
 
     def test_the_connectors_gateway_forgets_everything(self) -> None:
@@ -129,8 +150,8 @@ class Disturbed(Gateways):
         work = self.work()
         self.sites.box.command(nat=name, ext="203.0.113.77")
         work.goes_on()
-        found = self.sites.wait_path(lambda path: path["state"] == "valid", SOON, "again")
-        self.assertTrue(found["address"].startswith("203.0.113.77" if name == "A" else EXT_A))
+        there = "203.0.113.77" if name == "A" else EXT_A
+        self.sites.wait_path(lambda path: path["address"].startswith(there), LATER, "again")
         work.unharmed()
 
     def test_the_connector_gets_a_new_public_address_in_mid_transfer(self) -> None:
@@ -165,4 +186,4 @@ class Together(Gateways):
 
     def test_behind_two_more_without_hairpin(self) -> None:
         self.at(one_gateway(hairpin=False))
-        self.apart()
+        self.relayed()

@@ -2,55 +2,25 @@
 
 from __future__ import annotations
 
-from tests.integration.sites_case import LATER, SOON, SitesCase, ipv4_alone
-from tests.lab.natbox import STUN2, STUN3, two_sites
-from tests.support.counterparts import requires
-from tests.support.relayhosts import RelayHost
-from tests.support.sites import COUNTERPARTS, Sites
+from tests.integration.relays_case import RelaysCase
+from tests.integration.sites_case import LATER, ipv4_alone
+from tests.lab.natbox import two_sites
+from tests.support.counterparts import long_only, requires
+from tests.support.sites import COUNTERPARTS
 
 TWO = ipv4_alone(two_sites("port-restricted", "port-restricted"))
-PLACES = {"one": ("s2", STUN2), "two": ("s3", STUN3)}
+EASY, HARD = ("port-restricted", "port-restricted"), ("symmetric", "symmetric")
+TIMES = 5
 
 
 @requires(*COUNTERPARTS)
-class Relays(SitesCase):
-    def there(self, kinds: tuple[str, str], *names: str, udp: bool = True) -> Sites:
-        """Two gateways of these kinds, relays beside; `udp`: whether the device's lets any out."""
-        sites = self.at(TWO, kinds=kinds)
-        self.blocked(not udp)
-        self.addCleanup(self.blocked, False)
-        self.relays = {}
-        for name in names:
-            host, address = PLACES[name]
-            relay = RelayHost(sites, name, sites.box.host(host), address)
-            self.relays[name] = relay
-            self.addCleanup(relay.close)
-        return sites
-
-    def blocked(self, blocked: bool) -> None:
-        """Whether the device's gateway lets no UDP out."""
-        self.sites.box.command(nat="B", udp=not blocked)
-
-    def path_by(self, method: str, seconds: float = SOON) -> None:
-        """Wait until data goes that way."""
-        self.sites.wait_path(
-            lambda path: path["method"].startswith(method), seconds, f"of {method}"
-        )
-
-    def shown(self) -> str:
-        """What a person sees of the ways."""
-        device = self.sites.device
-        inside = ["nsenter", f"--target={self.sites.node.pid}", "--mount"]
-        child = device.spawn([*inside, *device.command("node", "debug", "peers")])
-        out, err = child.communicate(timeout=SOON)
-        self.assertEqual((child.returncode, err), (0, b""))
-        return out.decode()
-
+class Relays(RelaysCase):
     def test_udp_is_blocked_then_not_then_again(self) -> None:
-        self.there(("port-restricted", "port-restricted"), "one", udp=False)
-        path = self.connected("udpR")
+        self.there(TWO, "one", kinds=EASY, udp=False)
+        self.connected("udpR")
+        path = self.path_at("one")
         self.assertEqual((path["address"], path["kind"]), ("one", "relay"))
-        self.assertIn("udpR", self.shown())
+        self.assertRegex(self.shown(), r"(?m)^ *one +udpR .*\*$")
         work = self.work()
         work.goes_on()
         self.blocked(False)
@@ -60,27 +30,55 @@ class Relays(SitesCase):
         self.path_by("udpR", LATER)
         work.unharmed()
 
-    def test_two_hard_gateways_and_a_relay_that_is_killed(self) -> None:
-        sites = self.there(("symmetric", "symmetric"), "one", "two")
+    def ups_and_downs(self, times: int) -> None:
+        """A stream of bytes to and fro goes from the relay to the direct way, and back."""
+        self.there(TWO, "one", kinds=EASY, udp=False)
         self.connected("udpR")
-        sites.wait_peer(
-            lambda peer: sum(
-                one["method"] == "udpR" and one["state"] == "valid" for one in peer["connections"]
-            ) == 2,
-            SOON, "a way by each relay",
-        )  # fmt: skip
+        self.path_at("one")
+        stream = self.sites.stream()
+        self.addCleanup(stream.close)
+        for _ in range(times):
+            self.blocked(False)
+            self.path_by("udp4", LATER)
+            stream.goes_on()
+            self.blocked(True)
+            self.path_by("udpR", LATER)
+            stream.goes_on()
+        self.blocked(False)
+        self.path_by("udp4", LATER)
+        stream.finish()
+
+    def test_not_a_byte_is_lost_on_the_way_up(self) -> None:
+        self.ups_and_downs(1)
+
+    @long_only
+    def test_not_a_byte_is_lost_on_the_way_up_again_and_again(self) -> None:
+        self.ups_and_downs(TIMES)
+
+    def test_two_hard_gateways(self) -> None:
+        sites = self.there(TWO, "one", kinds=HARD)
+        self.connected("udpR")
+        self.path_at("one")
+        # The psql and the ssh that everybody has, not something of ours.
+        said = sites.device.said("client", "psql", "shop-db", "-XAtqc", "\\echo :VERSION_NAME")
+        self.assertRegex(said, r"^\d+\.\d+")
+        self.assertEqual(self.programs(), {"psql", "ssh"})
+        self.assertNotIn("valid", {one["state"] for one in sites.paths() if one["kind"] != "relay"})
+        shown = self.shown()
+        self.assertRegex(shown, r"(?m)^ *one +udpR .*\*$")
+        self.assertNotRegex(shown, r"(?m)udp4 .*\*$")
+
+    def programs(self) -> set[str]:
+        """The programs of others that do the work; it ends unharmed."""
         work = self.work()
-        work.goes_on()
-        path = sites.path()
-        assert path is not None
-        took = self.left(path, self.relays[path["address"]].kill)
-        self.tell("a relay that is killed", [took])
-        work.goes_on()
+        found = work.programs()
         work.unharmed()
+        return found & {"psql", "ssh"}
 
     def test_the_only_relay_restarts(self) -> None:
-        self.there(("port-restricted", "port-restricted"), "one", udp=False)
+        self.there(TWO, "one", kinds=EASY, udp=False)
         self.connected("udpR")
+        self.path_at("one")
         work = self.work()
         work.goes_on()
         self.relays["one"].stop()

@@ -371,6 +371,79 @@ class Several(Relayed):
         self.assertEqual(self.mine.choice.chosen, ["r2", "r3"])
         self.assertNotIn("r1", self.mine.sites)
 
+    def silent(self, id: str, silent: bool = True) -> None:
+        """The relay's connections stand, and nothing comes through."""
+        self.houses[id].lies = lambda source, to, datagram: (
+            [] if silent else [(source, to, datagram)]
+        )
+
+    def test_a_silent_relay_is_left(self) -> None:
+        self.introduce()
+        self.net.advance(3)
+        leg = self.connected()
+        self.who(leg)
+        self.silent("r1")
+        self.assertEqual(self.who(leg, 2.5), "a")
+        self.assertEqual(self.way()["address"], "r2-name")
+
+    def test_what_waited_for_the_only_relay_goes_when_it_speaks_again(self) -> None:
+        """Not when a timer has doubled often enough to say so: up to six seconds later."""
+        for relaying in (self.mine, self.other):
+            relaying.update(self.entries[:1], self.tickets.get)
+        self.introduce()
+        self.net.advance(3)
+        leg = self.connected()
+        for seconds in (5.0, 8.0, 10.0):
+            self.assertEqual(self.who(leg), "a")
+            self.silent("r1")
+            self.assertEqual(self.who(leg, seconds), "")
+            self.silent("r1", False)
+            self.net.advance(2)
+            self.assertEqual(leg.heard, b"a")
+
+    def sent_away(self) -> Any:
+        """Of two relays the first sends both nodes away and restarts; a program at work."""
+        for relaying in (self.mine, self.other):
+            relaying.update(self.entries[:2], self.tickets.get)
+        self.introduce()
+        self.net.advance(3)
+        leg = self.connected()
+        self.who(leg)
+        for relaying in (self.mine, self.other):
+            told: Any = relaying.sites["r1"].link
+            told.told([Drain(1.0, self.net.clock.seconds() + 0.5, "")])
+        self.net.advance(2)
+        self.assertEqual(self.mine.choice.chosen, ["r2"])
+        return leg
+
+    def test_a_relay_that_drained_is_the_warm_second_again_soon(self) -> None:
+        leg = self.sent_away()
+        self.net.advance(130)  # seconds: no usual round has come
+        self.assertEqual(self.mine.choice.chosen, ["r2", "r1"])
+        self.assertEqual(self.other.choice.chosen, ["r2", "r1"])
+        self.assertEqual(self.who(leg), "a")
+
+    def test_a_relay_that_was_away_is_the_warm_second_again_soon(self) -> None:
+        for relaying in (self.mine, self.other):
+            relaying.update(self.entries[:2], self.tickets.get)
+        self.net.advance(3)
+        self.houses["r1"].stop()
+        self.net.advance(HOME_PATIENCE + 12)
+        self.assertEqual(self.mine.choice.chosen, ["r2"])
+        self.houses["r1"].start()
+        self.net.advance(45)
+        self.assertEqual(self.mine.choice.chosen, ["r2", "r1"])
+        self.assertEqual(self.other.choice.chosen, ["r2", "r1"])
+        self.assertTrue(self.mine.sites["r1"].up)
+
+    def test_a_relay_that_drained_is_better_than_none(self) -> None:
+        leg = self.sent_away()
+        self.net.advance(5)
+        self.houses["r2"].stop()
+        self.net.advance(HOME_PATIENCE + 8)
+        self.assertEqual(self.who(leg), "a")
+        self.assertEqual(self.way()["address"], "r1-name")
+
     def test_an_entry_that_drains_or_weighs_nothing(self) -> None:
         self.net.advance(3)
         self.entries = [entry("r1", drain=True), entry("r2", weight=0), entry("r3")]

@@ -108,3 +108,12 @@ def descendants(pid: int) -> list[int]:
             for task in Path(f"/proc/{parent}/task").iterdir():
                 found += [int(word) for word in (task / "children").read_text().split()]
     return found
+
+
+def programs(pid: int) -> set[str]:
+    """Return the names of the programs that the process and its descendants run."""
+    found = set()
+    for each in descendants(pid):
+        with contextlib.suppress(OSError):
+            found.add(os.path.basename(os.readlink(f"/proc/{each}/exe")))
+    return found

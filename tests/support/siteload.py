@@ -75,6 +75,78 @@ def exchange(device: Machine, where: str, source: Source, back: bool) -> None:
     assert out == BLOCK, f"{where}: {len(out)} bytes came, or others than were sent"
 
 
+class Stream:
+    """Bytes to the echo service at a steady pace, until `finish`; all of them come back."""
+
+    SIZE = 16_384
+
+    def __init__(self, child: subprocess.Popen[bytes], megabytes_per_second: float) -> None:
+        self.child, self.problem = child, ""
+        self.sent = self.heard = 0
+        self._pause = self.SIZE / megabytes_per_second / 1e6
+        self._out, self._back = hashlib.sha256(), hashlib.sha256()
+        self._ending = threading.Event()
+        self._threads = [
+            threading.Thread(target=run, daemon=True) for run in (self._say, self._hear)
+        ]
+        for thread in self._threads:
+            thread.start()
+        self.goes_on()
+
+    def _say(self) -> None:
+        stream, random_bytes = self.child.stdin, random.Random(7).randbytes
+        assert stream is not None
+        try:
+            while not self._ending.wait(self._pause):
+                block = random_bytes(self.SIZE)
+                stream.write(block)
+                stream.flush()
+                self._out.update(block)
+                self.sent += len(block)
+            stream.close()
+        except (OSError, ValueError) as error:
+            self.problem = self.problem or f"after {self.sent} bytes: {error}"
+
+    def _hear(self) -> None:
+        stream = self.child.stdout
+        assert stream is not None
+        while data := stream.read1(1 << 16):  # type: ignore[attr-defined]
+            self._back.update(data)
+            self.heard += len(data)
+
+    def goes_on(self, size: int = MEBIBYTE, seconds: float = 90.0) -> None:
+        """Wait until so many bytes more have come back."""
+        wanted = self.sent + size
+
+        def there() -> bool:
+            assert self.child.poll() is None and not self.problem, (
+                self.child.returncode, self.problem,
+            )  # fmt: skip
+            return self.heard >= wanted
+
+        children.wait_until(there, seconds, "bytes come back")
+
+    def finish(self) -> int:
+        """End it; how many bytes went to and fro.
+
+        :raises AssertionError: it broke, or others came back than went.
+        """
+        self.goes_on()
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        status = self.child.wait(PATIENCE)
+        assert status == 0 and not self.problem, (status, self.problem)
+        assert self.heard == self.sent, (self.heard, self.sent)
+        assert self._back.digest() == self._out.digest(), "other bytes came back"
+        return self.heard
+
+    def close(self) -> None:
+        """End it however it is."""
+        self._ending.set()
+        children.end(self.child, signal.SIGKILL)
+
+
 class Shell:
     """A counter, line by line to a `cat` at the other end and back, until `finish`."""
 

@@ -35,7 +35,7 @@ from tests.support.machines import PASSWORD, Machine
 from tests.support.namespaces import Namespace
 from tests.support.openssh import OpenSSHServer
 from tests.support.postgres import PostgresServer
-from tests.support.siteload import Copy, Shell, Source, exchange
+from tests.support.siteload import Copy, Shell, Source, Stream, exchange
 
 SERVER, SERVER_V6 = STUN1, STUN1_V6
 SSH_PORT, DATABASE_PORT, SOURCE_PORT, ECHO_PORT = 2222, 5432, 1900, 700
@@ -341,6 +341,11 @@ class Sites:
     def copy(self, megabytes_per_second: float = 2.0) -> Copy:
         """Begin a COPY into a new table, which goes on until it is finished."""
         return Copy(self.device, megabytes_per_second)
+
+    def stream(self, megabytes_per_second: float = 1.0) -> Stream:
+        """Begin a stream of bytes to a service that says them back."""
+        words = self.device.command("client", "tcp", "echo", "--stdio")
+        return Stream(self.device.spawn(words), megabytes_per_second)
 
     def megabyte(self, family: int) -> None:
         """Send 1 MiB to a service at its IPv4 or IPv6 address and get it back; 1 MiB from another.

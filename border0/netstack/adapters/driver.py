@@ -102,6 +102,11 @@ class StackDriver:
         self.stack.path_changed(address, mtu, self._seconds())
         self.flush()
 
+    def resume(self, address: bytes) -> None:
+        """Tell the stack that packets get to a packed address again, and send what follows."""
+        self.stack.resume(address, self._seconds())
+        self.flush()
+
     def _wake(self) -> None:
         if self._soon is None and not self._flushing and not self._stopped:
             self._soon = self.clock.callLater(0, self._flush_soon)

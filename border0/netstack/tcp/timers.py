@@ -1,7 +1,8 @@
 """What happens when a flow's deadlines pass.
 
 Source: RFC 6298 §5 (retransmission), RFC 9293 §3.8.6.1 (zero-window probes), §3.8.4
-(keep-alives), §3.8.3 (give up, R2), RFC 5681 §4.2 (delayed ACK), RFC 9293 §3.6 (TIME-WAIT).
+(keep-alives), §3.8.3 (give up, R2), RFC 5681 §4.2 (delayed ACK), RFC 9293 §3.6 (TIME-WAIT),
+RFC 6069 §4 (a way that is there again: the back-off is undone).
 """
 
 from border0.netstack.tcp import handshake, recovery
@@ -114,6 +115,19 @@ def _keep_alive(flows: Flows, tcb: Tcb) -> None:
         tcb.keep_probes -= 1
     send_probe(flows, tcb, flows.out)
     tcb.keep_deadline = now + tcb.keep_interval
+
+
+def resume(flows: Flows, tcb: Tcb) -> None:
+    """Send again at once what waits for a timer that found no answer; its back-off is undone."""
+    if not tcb.stalled_since:
+        return
+    tcb.rtt.recompute()
+    if tcb.rto_deadline:
+        tcb.rto_deadline = flows.now
+    if tcb.persist_deadline:
+        tcb.persist_deadline = flows.now
+    expire(flows, tcb)
+    flows.touch()
 
 
 def probe(flows: Flows, tcb: Tcb) -> None:
