@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from border0.processes.peering import Peering
 
 ROUND = 300.0  # seconds between two measurements of all relays, ± 10 %
-ROUND_LACKING = 30.0  # the same, while there is no second and might be one
+ROUND_LACKING = 30.0  # the first ones while there is no second and might be one; it doubles
 ROUND_MOST = 5.0  # for the answers of one
 ROUND_ALONE = 1.0  # the first ends so long after the first answer
 ROUND_LOOK = 0.25
@@ -78,6 +78,7 @@ class Relaying(Service):
         self._ticket: Callable[[str], bytes | None] = lambda relay: None
         self._avoided: dict[str, float] = {}  # relays that drain, until when
         self._measuring = False
+        self._lacked = 0  # rounds in a row after which there was no second
         self._began = 0.0
         self._answered = 0.0  # when the first answer of this round was there, 0.0 before
         self._timer: Any = None  # of rounds
@@ -211,9 +212,14 @@ class Relaying(Service):
             names = [self.entries[id].name for id in self.choice.chosen if id in self.entries]
             log.info("relays: {names}", names=", ".join(names))
         self._settle()
+        self._timer = self.reactor.callLater(self._rest(), self._measure)
+
+    def _rest(self) -> float:
+        """Seconds to the next round."""
         lacking = self.choice.second is None and len(self.entries) > 1
-        rest = (ROUND_LACKING if lacking else ROUND) * (0.9 + 0.2 * self._chance())
-        self._timer = self.reactor.callLater(rest, self._measure)
+        rest = min(ROUND, ROUND_LACKING * 2.0**self._lacked) if lacking else ROUND
+        self._lacked = min(self._lacked + 1, 8) if lacking else 0
+        return rest * (0.9 + 0.2 * self._chance())
 
     def _chance(self) -> float:
         return int.from_bytes(self._random_bytes(2), "big") / 65_536

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
@@ -435,6 +436,20 @@ class Several(Relayed):
         self.assertEqual(self.mine.choice.chosen, ["r2", "r1"])
         self.assertEqual(self.other.choice.chosen, ["r2", "r1"])
         self.assertTrue(self.mine.sites["r1"].up)
+
+    def test_a_second_that_never_comes_is_looked_for_ever_more_seldom(self) -> None:
+        for relaying in (self.mine, self.other):
+            relaying.update(self.entries[:2], self.tickets.get)
+        self.net.advance(3)
+        self.houses["r1"].stop()
+        tries: list[float] = []
+        measure = self.mine._measure
+        self.mine._measure = lambda: (tries.append(self.net.clock.seconds()), measure())[1]  # type: ignore[method-assign]
+        self.net.advance(1200)
+        rests = [late - early for early, late in itertools.pairwise(tries)]
+        self.assertLess(rests[0], 45)
+        self.assertGreater(rests[-1], 250)
+        self.assertLessEqual(len(tries), 10)
 
     def test_a_relay_that_drained_is_better_than_none(self) -> None:
         leg = self.sent_away()
