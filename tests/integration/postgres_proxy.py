@@ -52,6 +52,14 @@ def serve(settings: dict[str, Any]) -> None:
     policies = [parse_policy(name, data) for name, data in settings["policies"].items()]
     store = RecordStore(settings["state"], loop)
     cache, parser = StatementCache(), ParserProcess(loop)
+    logs: list[Any] = []
+
+    def recorder_fails() -> None:
+        for log in logs:
+            if log.on_failure:
+                log.on_failure("the disk is full")
+
+    signal.signal(signal.SIGUSR1, lambda *_: loop.callFromThread(recorder_fails))
 
     def admit(remote: tuple[str, int], protocol: str) -> Admission | Refusal:
         if settings.get("refuse"):
@@ -61,8 +69,7 @@ def serve(settings: dict[str, Any]) -> None:
             actor=actor, socket="shop-db", recorded=settings.get("recorded", True)
         )
         log.start(protocol=protocol)
-        if settings.get("recorder_fails"):
-            loop.callLater(1, lambda: log.on_failure and log.on_failure("the disk is full"))
+        logs.append(log)
         subject = Subject("alice@example.org", device="laptop")
         return Admission(subject, "laptop", policies, log, "shop-db", settings.get("seconds"))
 
@@ -100,6 +107,10 @@ class ProxyProcess:
         if not line:
             raise AssertionError((self.state / "errors").read_text())
         self.port = int(line)
+
+    def recorder_fails(self) -> None:
+        """Let the recorder of every session fail now."""
+        self.process.send_signal(signal.SIGUSR1)
 
     def records(self, kind: str = "") -> list[dict[str, Any]]:
         """The recorded lines, sessions in the order of their start."""

@@ -336,19 +336,23 @@ class Endings(ProxyCase):
         self.wait_for_query("overdue", 0)
 
     def test_a_recorder_that_fails_ends_the_session(self):
-        proxy = self.proxy(recorder_fails=True)
+        proxy = self.proxy()
         raw, _ = self.session(proxy)
         raw.sendall(codec.query(b"SELECT pg_sleep(120) AS unrecorded"))
+        self.wait_for_query("unrecorded", 1)
+        proxy.recorder_fails()
         fields = [codec.error_fields(body) for kind, body in messages(raw) if kind == b"E"]
         self.assertEqual((fields[-1]["S"], fields[-1]["C"]), ("FATAL", "58030"))
         self.wait_for_query("unrecorded", 0)
 
     def test_it_fails_while_rows_stream(self):
-        proxy = self.proxy(recorder_fails=True)
+        proxy = self.proxy()
         raw, _ = self.session(proxy)
         raw.sendall(codec.query(b"SELECT repeat('y', 1000000) FROM generate_series(1, 1000000)"))
         kinds, last = set(), b""
         for kind, last in messages(raw):
+            if kind == b"D" and kind not in kinds:
+                proxy.recorder_fails()
             kinds.add(kind)
             if kind == b"D":
                 self.assertEqual(len(last), 1000006)
