@@ -17,6 +17,7 @@ from autobahn.twisted.websocket import WebSocketServerFactory, WebSocketServerPr
 from twisted.internet import reactor as _reactor
 
 from border0.control.ports import listen
+from border0.processes.memory import settle
 from border0.proxies.adapters.writethrough import Port
 from border0.relay.adapters.relay import Relay
 from border0.relay.broker import Broker
@@ -76,6 +77,7 @@ def main() -> None:
     many_files()
     factory = relay(reactor) if kind == "border0" else echo(reactor)
     factory.noisy = False
+    settle()  # as the relay's own process does
     context = server_context(Path(certificate).read_bytes(), Path(key).read_bytes())
     place = "127.0.0.1", int(port)
     listen(reactor, [place], factory, context, 4096, Port if kind == "border0" else None)
