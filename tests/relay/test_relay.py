@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.logger import globalLogPublisher
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 from twisted.web.static import Data
@@ -106,8 +107,20 @@ class Refusals(RelayCase):
     async def test_no_ticket_yet(self) -> None:
         node = self.node(1, start=False)
         ticket, node.ticket = node.ticket, None
+        said: list[str] = []
+
+        def keep(event: Any) -> None:
+            if event.get("log_namespace") == "border0.relay":
+                said.append(event["log_format"].format(**event))
+
+        globalLogPublisher.addObserver(keep)
+        self.addCleanup(globalLogPublisher.removeObserver, keep)
         node.link.startService()
         self.assertIn("no ticket", node.link.why)
+        self.assertEqual(said, [])  # it comes in a moment, mostly
+        node.link.at_once()
+        await self.waiter.until(lambda: said)
+        self.assertIn("no ticket", said[0])
         node.ticket = ticket
         node.link.fresh_ticket()
         await self.waiter.until(lambda: node.link.up)

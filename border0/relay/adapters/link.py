@@ -174,7 +174,9 @@ class RelayLink(Service):
     def _dial(self) -> None:
         self.backoff.started()
         if self._ticket() is None:
-            self._failed(codes.TICKET, "the control plane gave no ticket for this relay yet")
+            # Tickets come a moment after the map: only one that does not come is worth a line.
+            why = "the control plane gave no ticket for this relay yet"
+            self._failed(codes.TICKET, why, quiet=self.why != why)
             return
         names, port = self.place.names, self.place.port
         name = names[self._next_name % len(names)]
@@ -274,10 +276,10 @@ class RelayLink(Service):
             again = 0 if client is not None and code == codes.DRAINING else code
             self._failed(again, why, lasted)
 
-    def _failed(self, code: int, why: str, lasted: float = 0.0) -> None:
+    def _failed(self, code: int, why: str, lasted: float = 0.0, *, quiet: bool = False) -> None:
         now = self.reactor.seconds()
         self.why = why
-        if self._last is None or self._last[1] != why:
+        if not quiet and (self._last is None or self._last[1] != why):
             log.info("relay {id}: {why}", id=self.place.id, why=why)
             self._last = now, why
         self.backoff.failed(now, code, lasted)
