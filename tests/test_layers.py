@@ -11,7 +11,7 @@ ROOT = Path(border0.__file__).parent
 # Lower rooms first; rooms on one level do not import each other.
 LEVELS = (
     ("errors", "privatefile", "_build_info", "__init__"),
-    ("secrets", "tables", "keys"),
+    ("secrets", "tables", "keys", "deadline"),
     ("prefixes", "statements", "trust"),
     ("wireguard", "netstack", "policy", "audit"),
     ("paths", "relay", "proxies", "dns"),

@@ -20,40 +20,34 @@ from twisted.logger import Logger
 
 from border0.control.api.errors import ApiError
 from border0.control.api.guard import Guard
+from border0.control.fleettickets import FleetTickets, Revoked
 from border0.control.netmap import Changes
 from border0.control.publish.publisher import Publisher
 from border0.control.push.adapters.driver import HubDriver
 from border0.control.push.adapters.server import Approach, Entry, PushFactory, Refusal
 from border0.control.push.changelog import ChangeLog
-from border0.control.push.issuing import Issued
 from border0.control.push.server import Hub
 from border0.control.store import devices, sessions, statements
 from border0.control.store.errors import NotFound, StoreError
 from border0.control.store.store import Store
 from border0.control.store.transaction import Entry as Touched
-from border0.control.tickets import TICKET_SECONDS, TicketOffice
+from border0.control.tickets import TicketOffice
 from border0.errors import Border0Error
-from border0.keys import decode_key, encode_key
 from border0.statements import Statement
 
 EPHEMERAL_SECONDS = 600.0
 KILL_SECONDS = 10.0
-Revoked = Callable[[str, bytes, float], None]
 log = Logger(namespace="border0.control")
 
 
 class Organisation:
     """One organisation while the control plane runs.
 
-    `keys` holds the WireGuard key (base64) of each node that counts, `relays` the relays' ids,
-    `revoked` the keys that counted until lately, and when their last ticket ends.
+    `refusals` are the sockets that connectors do not serve, `leaving` waits for ephemeral devices.
     """
 
-    def __init__(self, publisher: Publisher, office: TicketOffice) -> None:
-        self.publisher, self.office = publisher, office
-        self.keys: dict[str, str] = {}
-        self.relays: list[str] = []
-        self.revoked: dict[str, float] = {}
+    def __init__(self, publisher: Publisher, tickets: FleetTickets) -> None:
+        self.publisher, self.tickets = publisher, tickets
         self.hub: Hub | None = None
         self.driver: HubDriver | None = None
         self.kills: dict[str, Deferred[bool]] = {}
@@ -114,7 +108,8 @@ class Fleet:
             lambda changes: self._told(org, changes),
         )
         office = TicketOffice(org, self._ticket_key(org), self.clock)
-        one = self.organisations[org] = Organisation(publisher, office)
+        tickets = FleetTickets(publisher, office, self.clock, self._revoked)
+        one = self.organisations[org] = Organisation(publisher, tickets)
         try:
             await publisher.start()
         except BaseException:
@@ -131,11 +126,8 @@ class Fleet:
         hub.seen = lambda node, online, address: self._seen(org, one, node, online)
         hub.records = lambda node, text: self._lines(org, one, node, text)
         hub.status = lambda node, refusals: self._refused(one, node, refusals)
-        hub.tickets = lambda node: self._tickets(one, node)
-        one.keys = {
-            id: facts.public_key for id, facts in publisher.nodes.items() if facts.public_key
-        }
-        one.relays = publisher.relays()
+        hub.tickets = tickets.issue
+        tickets.start()
         one.hub = hub
         one.driver = self._drivers[org] = HubDriver(hub, self.reactor)
         for node, facts in publisher.nodes.items():
@@ -197,12 +189,12 @@ class Fleet:
     def ticket_keys(self, org: str) -> list[bytes]:
         """The public keys (Ed25519) by which relays know an organisation's tickets."""
         one = self.organisations.get(org)
-        return [] if one is None else [one.office.public_key]
+        return [] if one is None else [one.tickets.office.public_key]
 
     def counts(self, org: str, node: str, public_key: bytes) -> bool:
         """Whether this is the WireGuard key (32 bytes) of a node that counts now."""
         one = self.organisations.get(org)
-        return one is not None and one.keys.get(node) == encode_key(public_key)
+        return one is not None and one.tickets.counts(node, public_key)
 
     def relays_here(self, org: str) -> Mapping[str, Mapping[str, float]]:
         """The relay in this process by its id: what it counts."""
@@ -219,11 +211,7 @@ class Fleet:
     def revoked(self, org: str) -> dict[str, float]:
         """The keys (base64) whose tickets count no more, and until when (Unix seconds)."""
         one = self.organisations.get(org)
-        if one is None:
-            return {}
-        now = self.clock()
-        one.revoked = {key: until for key, until in one.revoked.items() if until > now}
-        return dict(one.revoked)
+        return {} if one is None else one.tickets.revoked()
 
     def metrics(self) -> list[tuple[str, str, str, list[tuple[dict[str, str], float]]]]:
         """Connected nodes by organisation, and how maps were brought to them."""
@@ -262,51 +250,11 @@ class Fleet:
         for node in changes.nodes.keys() - one.hub.sessions.keys():
             self._seen(org, one, node, False)  # an ephemeral one that joined and never comes
         one.hub.changed(changes.revision, changes.nodes, changes.everyone, now)
-        self._tell_tickets(org, one, one.hub, changes, now)
+        one.tickets.changed(changes, one.hub, now)
         for node in list(one.hub.sessions):
             facts = one.publisher.nodes.get(node)
             if facts is None or facts.refusal:
                 one.hub.disconnect(node, facts.refusal if facts else "removed", 60.0, now)
-
-    def _tickets(self, one: Organisation, node: str) -> Issued:
-        key, until = one.keys.get(node, ""), one.publisher.until(("node", node))
-        return one.office.issue(node, key, one.relays, until)
-
-    def _tell_tickets(
-        self, org: str, one: Organisation, hub: Hub, changes: Changes, now: float
-    ) -> None:
-        """Whose tickets are others now, and whose count no more."""
-        others = []
-        for node in changes.nodes:
-            facts = one.publisher.nodes.get(node)
-            old, new = one.keys.get(node, ""), facts.public_key if facts is not None else ""
-            if old == new:
-                continue
-            if new:
-                one.keys[node] = new
-            else:
-                one.keys.pop(node, None)
-            others.append(node)
-            if old:
-                self._revoke(org, one, old, self.clock() + TICKET_SECONDS)
-            if new in one.revoked:
-                self._revoke(org, one, new, 0.0)
-        if any(kind == "relay" for kind, _ in changes.everyone):
-            relays = one.publisher.relays()
-            if relays != one.relays:
-                one.relays = relays
-                hub.tickets_changed(None, now)
-        hub.tickets_changed(others, now)
-
-    def _revoke(self, org: str, one: Organisation, key: str, until: float) -> None:
-        one.revoked = {**self.revoked(org), key: until}
-        if not until:
-            del one.revoked[key]
-        for revoked in self._revoked:
-            try:
-                revoked(org, decode_key(key), until)
-            except Exception:
-                log.failure("a relay could not be told that a key is revoked")
 
     @staticmethod
     def _answered(one: Organisation, name: str, ok: bool) -> None:

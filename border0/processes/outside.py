@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from border0.control.stun import parse_server
+from border0.deadline import DeadlineTimer
 from border0.paths import address as addresses
 from border0.paths.adapters.portmap import PortMapping
 from border0.paths.candidates import (
@@ -32,7 +33,6 @@ from border0.paths.candidates import (
 from border0.paths.nat import BLOCKED, EASY, HARD, OPEN, Nat
 from border0.paths.portmap.lease import Mapping
 from border0.paths.reflexive import FAMILIES, Reflexive
-from border0.processes.deadline import DeadlineTimer
 from border0.wireguard.adapters.udp import BatchPort
 
 HOSTS = 10  # of at most 16 candidates

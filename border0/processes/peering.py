@@ -16,6 +16,7 @@ from twisted.internet.defer import gatherResults, maybeDeferred
 from twisted.logger import Logger
 
 from border0.control.push.offer import Kind, Nat, PathOffer
+from border0.deadline import DeadlineTimer
 from border0.paths import address as addresses
 from border0.paths import events
 from border0.paths.address import Address
@@ -33,7 +34,6 @@ from border0.paths.candidates import (
 )
 from border0.paths.errors import ProtocolError
 from border0.paths.prober import Prober
-from border0.processes.deadline import DeadlineTimer
 from border0.processes.netwatch import NetWatch
 from border0.processes.outside import Outside
 from border0.processes.relayway import RelayWay

@@ -16,9 +16,9 @@ from twisted.application.service import Service
 from twisted.logger import Logger
 
 from border0 import privatefile
+from border0.deadline import DeadlineTimer
 from border0.netstack.adapters.driver import StackDriver
 from border0.netstack.stack import Stack
-from border0.processes.deadline import DeadlineTimer
 from border0.wireguard.adapters.udp import BatchPort
 from border0.wireguard.device import Device
 from border0.wireguard.events import Event, HandshakeCompleted

@@ -16,9 +16,11 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from border0.deadline import DeadlineTimer
 from border0.errors import Border0Error
-from border0.relay import codes, frames
+from border0.relay import codes
 from border0.relay.adapters.client import dial
+from border0.relay.adapters.line import Line, said
 from border0.relay.adapters.transport import CLOSED, RelayTransport
 from border0.relay.adapters.tunnel import why_of
 from border0.relay.backoff import Backoff
@@ -91,11 +93,10 @@ class RelayLink(Service):
         self.client: Client | None = None  # while the login stands
         self.why = ""  # it is not up, for people
         self.backoff = Backoff(random_bytes)
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._dialling: Deferred[Any] | None = None
         self._turn_call: Any = None
-        self._timer: Any = None
-        self._due = 0.0
+        self._timer = DeadlineTimer(reactor, self._expire)
         self._next_name = 0
         self._last: tuple[float, str] | None = None  # what was logged, and when
         self._stopping: Deferred[None] | None = None
@@ -113,8 +114,7 @@ class RelayLink(Service):
         if client is None:
             return False
         client.send(key, datagrams, self.reactor.seconds())
-        if self._turn_call is None:
-            self._turn_call = self.reactor.callLater(0, self._turn)
+        self._later()
         return True
 
     def fresh_ticket(self) -> None:
@@ -135,13 +135,13 @@ class RelayLink(Service):
         """The network has changed: ask now whether the connection still stands."""
         if self.client is not None:
             self.client.doubt(self.reactor.seconds())
-            self._schedule()
+            self.schedule()
 
     def at_once(self) -> None:
         """Something has changed (the map, the network): try now, if it waits."""
         if self.running and self._line is None and self._dialling is None:
             self.backoff.at_once(self.reactor.seconds())
-            self._schedule()
+            self.schedule()
 
     def startService(self) -> None:
         """Connect now, and again after each loss."""
@@ -154,10 +154,10 @@ class RelayLink(Service):
         super().stopService()
         if self.client is not None and self._turn_call is not None:
             self._flush()  # a good-bye of others may wait
-        for call in (self._turn_call, self._timer):
-            if call is not None:
-                call.cancel()
-        self._turn_call = self._timer = None
+        if self._turn_call is not None:
+            self._turn_call.cancel()
+            self._turn_call = None
+        self._timer.stop()
         if self._dialling is not None:
             self._dialling.cancel()
         line = self._line
@@ -189,8 +189,8 @@ class RelayLink(Service):
                 proxy=proxy, proxy_tls=self._proxy_tls,
             )  # fmt: skip
 
-        def opened(transport: RelayTransport) -> _Line:
-            self._line = _Line(self, transport)
+        def opened(transport: RelayTransport) -> Line:
+            self._line = Line(self, transport)
             return self._line
 
         def done(_: object) -> None:
@@ -205,6 +205,10 @@ class RelayLink(Service):
 
         trying = self._dialling = maybeDeferred(self._tls, name)
         trying.addCallback(go).addCallbacks(done, failed)
+
+    def holds(self, line: Line) -> bool:
+        """Whether this is the connection that counts."""
+        return self._line is line
 
     def begin(self, transport: RelayTransport) -> ClientLogin:
         """A connection is open: its login."""
@@ -225,7 +229,7 @@ class RelayLink(Service):
         """Whether a connection without one is of no use."""
         return self.place.binding != NO_BINDING
 
-    def admitted(self, line: "_Line", relay: Admitted) -> None:
+    def admitted(self, line: Line, relay: Admitted) -> None:
         """The login is done."""
         self.client = Client(
             random_bytes=self._random_bytes, now=self.reactor.seconds(), silence=relay.silence
@@ -253,7 +257,7 @@ class RelayLink(Service):
             if writable:
                 self._later()
 
-    def lost(self, line: "_Line", code: int, why: str) -> None:
+    def lost(self, line: Line, code: int, why: str) -> None:
         """The connection is gone."""
         self._line = None
         now, client = self.reactor.seconds(), self.client
@@ -263,7 +267,7 @@ class RelayLink(Service):
             lasted = now - client.since
             if client.failed is not None:
                 code, text, _ = client.failed
-                why = _said(code, text)
+                why = said(code, text)
             events: list[LinkEvent] = list(client.take_events())
             if not any(isinstance(event, Lost) for event in events):
                 events.append(Lost(code, why, True))
@@ -283,7 +287,7 @@ class RelayLink(Service):
             log.info("relay {id}: {why}", id=self.place.id, why=why)
             self._last = now, why
         self.backoff.failed(now, code, lasted)
-        self._schedule()
+        self.schedule()
 
     # -- turns and time -----------------------------------------------------------------------
 
@@ -301,7 +305,7 @@ class RelayLink(Service):
                 line.end(failed.code, failed.text, told=failed.remote)
             elif events := client.take_events():
                 self._told(list(events))
-        self._schedule()
+        self.schedule()
 
     def _flush(self) -> None:
         client, line = self.client, self._line
@@ -310,7 +314,8 @@ class RelayLink(Service):
             while (message := client.take_message(now)) is not None:
                 send(message)
 
-    def _schedule(self) -> None:
+    def schedule(self) -> None:
+        """Look again when the next of our deadlines is due."""
         if not self.running:
             return
         found = [self.backoff.next_deadline()]
@@ -319,18 +324,9 @@ class RelayLink(Service):
         elif self._line is not None and self._line.login is not None:
             found.append(self._line.login.next_deadline())
         due = min((one for one in found if one is not None), default=None)
-        if self._timer is not None:
-            if due is None or due >= self._due:
-                return  # it looks again then
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._due = due
-            delay = max(0.0, due - self.reactor.seconds())
-            self._timer = self.reactor.callLater(delay, self._expire)
+        self._timer.at(due, self.reactor.seconds())
 
     def _expire(self) -> None:
-        self._timer = None
         now = self.reactor.seconds()
         due = self.backoff.next_deadline()
         if due is not None and now >= due and self._line is None and self._dialling is None:
@@ -340,80 +336,3 @@ class RelayLink(Service):
         if self.client is not None:
             self.client.expire(now)
         self._turn()
-
-
-class _Line:
-    """One connection of a link."""
-
-    def __init__(self, link: RelayLink, transport: RelayTransport) -> None:
-        self._link, self.transport = link, transport
-        self.login: ClientLogin | None = None
-        self._code, self._why = 0, ""
-        link.reactor.callLater(0, self._begin)
-
-    def _begin(self) -> None:
-        """Log in, when the transport is ready to be used."""
-        link, transport = self._link, self.transport
-        if self._link._line is not self:
-            return
-        if link.needs_exporter() and transport.exporter() is None:
-            self.end(codes.BINDING, "this TLS connection cannot be bound to: it is not TLS 1.3")
-            return
-        try:
-            self.login = link.begin(transport)
-        except ValueError as error:  # what the map says of this relay cannot be
-            self.end(codes.WRONG_RELAY, str(error))
-            return
-        for message in self.login.start():
-            transport.send(message)
-        link._schedule()
-
-    def received(self, message: bytes) -> None:
-        """A message of the relay."""
-        login = self.login
-        if login is None:
-            return
-        if login.done is not None:
-            self._link.message(message)
-            return
-        for answer in login.receive(message):
-            self.transport.send(answer)
-        self._judge(login)
-
-    def expire(self, now: float) -> None:
-        """Time passes."""
-        if self.login is not None and self.login.done is None:
-            for answer in self.login.expire(now):
-                self.transport.send(answer)
-            self._judge(self.login)
-
-    def _judge(self, login: ClientLogin) -> None:
-        if login.failed is not None:
-            self.end(login.failed.code, login.failed.text, told=True)
-        elif login.done is not None:
-            self.transport.admitted()
-            self._link.admitted(self, login.done)
-
-    def end(self, code: int, why: str, *, told: bool = False) -> None:
-        """Close it; `told`: the other end knows why."""
-        self._code, self._why = code, why
-        if not told:
-            self.transport.send(frames.close_record(code, why))
-        self.transport.close(CLOSED + code, why)
-
-    def paused(self) -> None:
-        """The connection takes no more."""
-        self._link.writable(False)
-
-    def writable(self) -> None:
-        """It takes messages again."""
-        self._link.writable(True)
-
-    def lost(self, why: str) -> None:
-        """It is gone."""
-        self._link.lost(self, self._code, _said(self._code, self._why) if self._code else why)
-
-
-def _said(code: int, text: str) -> str:
-    word = codes.CLOSE_WORDS.get(code, str(code))
-    return f"{word}: {text}" if text else word

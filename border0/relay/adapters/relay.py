@@ -13,6 +13,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
+from border0.deadline import DeadlineTimer
 from border0.keys import encode_key
 from border0.relay import codes, frames
 from border0.relay.adapters.server import RelayServerFactory
@@ -44,8 +45,7 @@ class Relay:
         self.factory = RelayServerFactory(reactor, self._opened, health=self._health, **options)
         self.refused: Counter[str] = Counter()  # logins, by the word of their CLOSE
         self._flush: Any = None
-        self._timer: Any = None
-        self._due = 0.0
+        self._timer = DeadlineTimer(reactor, self._expire)
         self._empty: Deferred[None] | None = None
 
     def _opened(self, transport: RelayTransport) -> "Guest":
@@ -84,19 +84,9 @@ class Relay:
         self._schedule()
 
     def _schedule(self) -> None:
-        due = self.broker.next_deadline()
-        if self._timer is not None:
-            if due is not None and due >= self._due:
-                return  # it looks again then
-            self._timer.cancel()
-            self._timer = None
-        if due is not None:
-            self._due = due
-            delay = max(0.0, due - self.reactor.seconds())
-            self._timer = self.reactor.callLater(delay, self._expire)
+        self._timer.at(self.broker.next_deadline(), self.reactor.seconds())
 
     def _expire(self) -> None:
-        self._timer = None
         self.broker.expire(self.reactor.seconds())
         self._turn_now()
 
@@ -133,9 +123,9 @@ class Relay:
         for connection in self.broker.roster.everybody():
             self.broker.close(connection, codes.DRAINING, "the relay stops", now)
         self._turn_now()
-        for call in (self._flush, self._timer):
-            if call is not None and call.active():
-                call.cancel()
+        if self._flush is not None and self._flush.active():
+            self._flush.cancel()
+        self._timer.stop()
         return self.factory.settle(SETTLE)
 
     # -- what is told -------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from border0.processes.deadline import DeadlineTimer
+from border0.deadline import DeadlineTimer
 
 
 class Timer(SynchronousTestCase):
