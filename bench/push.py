@@ -12,44 +12,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from bench.child import Child
 from bench.report import Rounds
-from tests.support import children
 from tests.support.certificates import Authority
 
 CONTESTANTS = ("plain", "border0")
+SIDE = "bench.push_side"
 ROOT = Path(__file__).resolve().parents[1]
-
-
-class Child:
-    """A process that answers one line of JSON to each line."""
-
-    def __init__(self, stack: contextlib.ExitStack, *arguments: str) -> None:
-        command = [sys.executable, "-m", "bench.push_side", *arguments]
-        self.process = children.spawn(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, folder=ROOT
-        )
-        stack.callback(children.end, self.process)
-        self.first = self._read()
-
-    def ask(self, *words: object) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write((" ".join(map(str, words)) + "\n").encode())
-        self.process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> dict[str, float]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("a process of the benchmark has ended")
-        found: dict[str, float] = json.loads(line)
-        return found
 
 
 def contest(nodes: int, rounds: int) -> Rounds:
@@ -59,10 +32,10 @@ def contest(nodes: int, rounds: int) -> Rounds:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         authority = Authority(folder)
         paths = [str(path) for path in authority.issue("server", "localhost", "127.0.0.1")]
-        load = Child(stack, "load", str(authority.certificate))
+        load = Child(stack, SIDE, "load", str(authority.certificate))
         servers: dict[str, Child] = {}
         for name in CONTESTANTS:
-            server = servers[name] = Child(stack, name, *paths, str(nodes))
+            server = servers[name] = Child(stack, SIDE, name, *paths, str(nodes))
             before = server.ask("memory")["kilobytes"]
             connected = load.ask("connect", name, int(server.first["port"]), nodes)
             figures.add("accept: ms of server CPU per node", name, server.ask("cpu")["ms"] / nodes)

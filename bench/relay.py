@@ -17,14 +17,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import resource
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from bench.child import Child
 from bench.report import Rounds, Verdicts
 from tests.support import children
 from tests.support.certificates import Authority
@@ -47,32 +46,6 @@ LISTEN = """listen relay{port}
     bind 127.0.0.1:{port} ssl crt {pem}
     server one 127.0.0.1:{back} ssl verify none
 """
-
-
-class Load:
-    """A process that answers one line of JSON to each line."""
-
-    def __init__(self, stack: contextlib.ExitStack, *words: object) -> None:
-        command = [sys.executable, "-m", "bench.relay_load", *map(str, words)]
-        self.process = children.spawn(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, folder=ROOT
-        )
-        stack.callback(children.end, self.process)
-        self._read()
-
-    def ask(self, *words: object) -> dict[str, float]:
-        assert self.process.stdin is not None
-        self.process.stdin.write((" ".join(map(str, words)) + "\n").encode())
-        self.process.stdin.flush()
-        return self._read()
-
-    def _read(self) -> dict[str, float]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError("a process of the benchmark has ended")
-        found: dict[str, float] = json.loads(line)
-        return found
 
 
 class Stage:
@@ -109,12 +82,12 @@ class Stage:
 
         children.wait_until(up, 30, f"{name} listens")
 
-    def load(self, *words: str) -> Load:
+    def load(self, *words: str) -> Child:
         """A process of clients; `flood` is one beside another."""
         port, back = self.places[1 if words else 0]
         place = (port if self.name == "haproxy" else self.port, back)
         paths = (self.authority.certificate, *self.pair)
-        return Load(self.stack, self.name, *place, *paths, *words)
+        return Child(self.stack, "bench.relay_load", self.name, *place, *paths, *words)
 
     def cpu(self) -> float:
         """Seconds of the server until now."""
@@ -141,7 +114,7 @@ def connections(figures: Rounds, stage: Stage, clients: int) -> None:
     load.ask("close")
 
 
-def streams(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:
+def streams(figures: Rounds, stage: Stage, load: Child, seconds: float) -> None:
     """One flow, one datagram at a time and many."""
     name = stage.name
     load.ask("make", 1)
@@ -158,7 +131,7 @@ def streams(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:
         figures.add(f"{kind}, dropped, %", name, 100 * lost)
 
 
-def delays(figures: Rounds, stage: Stage, load: Load, seconds: float) -> None:
+def delays(figures: Rounds, stage: Stage, load: Child, seconds: float) -> None:
     """What a stall and a flood do to others."""
     name, flooder = stage.name, stage.load("flood")
     flooder.ask("make", 1, 0, 1)

@@ -108,7 +108,7 @@ class Fleet:
             lambda changes: self._told(org, changes),
         )
         office = TicketOffice(org, self._ticket_key(org), self.clock)
-        tickets = FleetTickets(publisher, office, self.clock, self._revoked)
+        tickets = FleetTickets(publisher, office, lambda: self.clock(), self._revoked)
         one = self.organisations[org] = Organisation(publisher, tickets)
         try:
             await publisher.start()

@@ -6,7 +6,7 @@ of a flow, one checksum over the whole packet. Everything unusual goes to `demux
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from border0.netstack import ip, udp
 from border0.netstack.checksum import residue
@@ -325,12 +325,12 @@ class Stack:
         flows.now = now
         sizing.path_changed(flows, address, bounded(mtu, flows.limits.mtu))
 
-    def resume(self, remote_address: bytes, now: float) -> None:
-        """The way to a packed address is another one, or there again: stalled flows go on now."""
+    def resume(self, remote_addresses: Container[bytes], now: float) -> None:
+        """The ways to packed addresses are others, or there again: stalled flows go on now."""
         flows = self._flows
         flows.now = now
         for tcb in list(flows.table.values()):
-            if tcb.remote[0] == remote_address:
+            if tcb.stalled_since and tcb.remote[0] in remote_addresses:
                 timers.resume(flows, tcb)
 
     def probe(self, remote_address: bytes, now: float) -> None:

@@ -307,8 +307,11 @@ class Peering(Service):
         self._flushing = True
         try:
             self._send_probes()
+            moved: list[Peer] = []
             for event in self.prober.take_events():
-                self._happened(event)
+                self._happened(event, moved)
+            if moved:  # together: a relay that ends moves all who were there
+                self.tunnel.ways_changed(moved)
         finally:
             self._flushing = False
         self._timer.at(self.prober.next_deadline(), now)
@@ -327,7 +330,7 @@ class Peering(Service):
 
     # What happened
 
-    def _happened(self, event: events.Event) -> None:
+    def _happened(self, event: events.Event, moved: list[Peer]) -> None:
         if isinstance(event, events.Slept):
             self.outside.network_changed()
             return
@@ -339,10 +342,10 @@ class Peering(Service):
             return
         if isinstance(event, events.Switched):
             log.info("{name}: {why}", name=peer.name, why=event.reason)
-            self.tunnel.way_changed(peer)
+            moved.append(peer)
         elif isinstance(event, events.PathsFound):
             log.info("{name}: {path} answers again", name=peer.name, path=event.path)
-            self.tunnel.way_changed(peer)
+            moved.append(peer)
         elif isinstance(event, events.PathsLost):
             log.info("{name}: no path answers, the last was {last}", name=peer.name,
                      last=event.last)  # fmt: skip

@@ -170,10 +170,9 @@ class Tunnel(Service):
         for address in self.flows_of(peer):
             self.driver.path_changed(address, min(size, self.mtu))
 
-    def way_changed(self, peer: Peer) -> None:
-        """Another way carries what goes to a peer, or the same again: nothing waits for a timer."""
-        for address in self.flows_of(peer):
-            self.driver.resume(address)
+    def ways_changed(self, peers: Iterable[Peer]) -> None:
+        """Other ways carry what goes to peers, or the same again: nothing waits for a timer."""
+        self.driver.resume({address for peer in peers for address in self.flows_of(peer)})
 
     def remove_peer(self, public_key: bytes) -> None:
         """Forget a peer, its keys and the ways to it."""

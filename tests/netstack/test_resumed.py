@@ -23,11 +23,11 @@ class Resumed(unittest.SynchronousTestCase):
 
     def test_at_once_and_without_the_back_off(self) -> None:
         script = self.stalled()
-        script.stack.resume(PEER, script.now)
+        script.stack.resume({PEER}, script.now)
         self.assertEqual([one.data for one in script.out()], [b"line"])
         self.assertEqual([one.data for one in script.after(0.5)], [b"line"])
         self.assertEqual(script.send(ACK, 1, 5), [])
-        script.stack.resume(PEER, script.now)
+        script.stack.resume({PEER}, script.now)
         self.assertEqual(script.out(), [])
         self.assertEqual(script.after(5.0), [])
 
@@ -38,7 +38,7 @@ class Resumed(unittest.SynchronousTestCase):
         size = sum(len(one.data) for one in script.out())
         self.assertEqual(size, 8000)
         script.after(2.5)
-        script.stack.resume(PEER, script.now)
+        script.stack.resume({PEER}, script.now)
         seen = {one.seq: len(one.data) for one in script.out()}
         edge = 1
         for _ in range(20):
@@ -51,7 +51,7 @@ class Resumed(unittest.SynchronousTestCase):
 
     def test_others_wait(self) -> None:
         script = self.stalled()
-        script.stack.resume(OTHER, script.now)
+        script.stack.resume({OTHER}, script.now)
         self.assertEqual(script.out(), [])
 
     def test_what_is_on_its_way_is_not_sent_twice(self) -> None:
@@ -59,7 +59,7 @@ class Resumed(unittest.SynchronousTestCase):
         script.open()
         script.connection.write(b"line")
         script.out()
-        script.stack.resume(PEER, script.now)
+        script.stack.resume({PEER}, script.now)
         self.assertEqual(script.out(), [])
 
     def test_a_closed_window_is_asked(self) -> None:
@@ -69,7 +69,7 @@ class Resumed(unittest.SynchronousTestCase):
         self.assertEqual(script.out(), [])
         self.assertGreaterEqual(len(script.after(2.0)), 2)
         self.assertEqual(script.after(0.1), [])
-        script.stack.resume(PEER, script.now)
+        script.stack.resume({PEER}, script.now)
         self.assertEqual(len(script.out()), 1)
 
     def test_a_connection_that_is_being_made(self) -> None:
@@ -77,6 +77,6 @@ class Resumed(unittest.SynchronousTestCase):
         script.stack.connect((HOST, 0), (PEER, 5000), script.now)
         (first,) = script.out()
         self.assertEqual(len(script.after(1.5)), 1)
-        script.stack.resume(PEER, script.now)
+        script.stack.resume({PEER}, script.now)
         (again,) = script.out()
         self.assertEqual((again.flags, again.seq), (SYN, first.seq))

@@ -75,16 +75,12 @@ def exchange(device: Machine, where: str, source: Source, back: bool) -> None:
     assert out == BLOCK, f"{where}: {len(out)} bytes came, or others than were sent"
 
 
-class Stream:
-    """Bytes to the echo service at a steady pace, until `finish`; all of them come back."""
+class _Work:
+    """A child that is talked to and listened to by two threads; it goes on from the start."""
 
-    SIZE = 16_384
-
-    def __init__(self, child: subprocess.Popen[bytes], megabytes_per_second: float) -> None:
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
         self.child, self.problem = child, ""
         self.sent = self.heard = 0
-        self._pause = self.SIZE / megabytes_per_second / 1e6
-        self._out, self._back = hashlib.sha256(), hashlib.sha256()
         self._ending = threading.Event()
         self._threads = [
             threading.Thread(target=run, daemon=True) for run in (self._say, self._hear)
@@ -92,6 +88,37 @@ class Stream:
         for thread in self._threads:
             thread.start()
         self.goes_on()
+
+    def _say(self) -> None:
+        raise NotImplementedError
+
+    def _hear(self) -> None:
+        raise NotImplementedError
+
+    def goes_on(self) -> None:
+        """Wait until what is sent from now on has come back."""
+        raise NotImplementedError
+
+    def _join(self) -> None:
+        self._ending.set()
+        for thread in self._threads:
+            thread.join(PATIENCE)
+
+    def close(self) -> None:
+        """End it however it is."""
+        self._ending.set()
+        children.end(self.child, signal.SIGKILL)
+
+
+class Stream(_Work):
+    """Bytes to the echo service at a steady pace, until `finish`; all of them come back."""
+
+    SIZE = 16_384
+
+    def __init__(self, child: subprocess.Popen[bytes], megabytes_per_second: float) -> None:
+        self._pause = self.SIZE / megabytes_per_second / 1e6
+        self._out, self._back = hashlib.sha256(), hashlib.sha256()
+        super().__init__(child)
 
     def _say(self) -> None:
         stream, random_bytes = self.child.stdin, random.Random(7).randbytes
@@ -132,39 +159,23 @@ class Stream:
         :raises AssertionError: it broke, or others came back than went.
         """
         self.goes_on()
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
+        self._join()
         status = self.child.wait(PATIENCE)
         assert status == 0 and not self.problem, (status, self.problem)
         assert self.heard == self.sent, (self.heard, self.sent)
         assert self._back.digest() == self._out.digest(), "other bytes came back"
         return self.heard
 
-    def close(self) -> None:
-        """End it however it is."""
-        self._ending.set()
-        children.end(self.child, signal.SIGKILL)
 
-
-class Shell:
+class Shell(_Work):
     """A counter, line by line to a `cat` at the other end and back, until `finish`."""
 
     PAUSE = 0.05
 
     def __init__(self, child: subprocess.Popen[bytes]) -> None:
-        self.child = child
-        self.sent = self.heard = 0
         self.longest = 0.0  # seconds without an answer
-        self.problem = ""
-        self._ending = threading.Event()
         self._times: dict[int, float] = {}
-        self._threads = [
-            threading.Thread(target=run, daemon=True) for run in (self._say, self._hear)
-        ]
-        for thread in self._threads:
-            thread.start()
-        self.goes_on()
+        super().__init__(child)
 
     def _say(self) -> None:
         stream = self.child.stdin
@@ -218,9 +229,7 @@ class Shell:
         :raises AssertionError: it broke, or lines are missing.
         """
         self._check()
-        self._ending.set()
-        for thread in self._threads:
-            thread.join(PATIENCE)
+        self._join()
         try:
             status = self.child.wait(PATIENCE)
         except subprocess.TimeoutExpired:
@@ -229,11 +238,6 @@ class Shell:
         assert not self.problem, self.problem
         assert status == 0 and self.heard == self.sent, (status, self.heard, self.sent)
         return self.heard
-
-    def close(self) -> None:
-        """End it however it is."""
-        self._ending.set()
-        children.end(self.child, signal.SIGKILL)
 
 
 class Copy:

@@ -4,7 +4,7 @@ Does not know where packets come from or go to: `packets_received` and `transmit
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -102,9 +102,9 @@ class StackDriver:
         self.stack.path_changed(address, mtu, self._seconds())
         self.flush()
 
-    def resume(self, address: bytes) -> None:
-        """Tell the stack that packets get to a packed address again, and send what follows."""
-        self.stack.resume(address, self._seconds())
+    def resume(self, addresses: Container[bytes]) -> None:
+        """Tell the stack that packets get to packed addresses again, and send what follows."""
+        self.stack.resume(addresses, self._seconds())
         self.flush()
 
     def _wake(self) -> None:

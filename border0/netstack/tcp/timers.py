@@ -118,9 +118,7 @@ def _keep_alive(flows: Flows, tcb: Tcb) -> None:
 
 
 def resume(flows: Flows, tcb: Tcb) -> None:
-    """Send again at once what waits for a timer that found no answer; its back-off is undone."""
-    if not tcb.stalled_since:
-        return
+    """A stalled flow sends again at once what waits for its timer; the back-off is undone."""
     tcb.rtt.recompute()
     if tcb.rto_deadline:
         tcb.rto_deadline = flows.now

@@ -46,6 +46,7 @@ class Relay:
         self.refused: Counter[str] = Counter()  # logins, by the word of their CLOSE
         self._flush: Any = None
         self._timer = DeadlineTimer(reactor, self._expire)
+        self._stopped = False
         self._empty: Deferred[None] | None = None
 
     def _opened(self, transport: RelayTransport) -> "Guest":
@@ -84,7 +85,8 @@ class Relay:
         self._schedule()
 
     def _schedule(self) -> None:
-        self._timer.at(self.broker.next_deadline(), self.reactor.seconds())
+        if not self._stopped:
+            self._timer.at(self.broker.next_deadline(), self.reactor.seconds())
 
     def _expire(self) -> None:
         self.broker.expire(self.reactor.seconds())
@@ -119,6 +121,7 @@ class Relay:
     def stop(self) -> "Deferred[None]":
         """End every connection; fires when there is none that would linger."""
         self.factory.stop()
+        self._stopped = True  # connections still end, and nothing else is due
         now = self.reactor.seconds()
         for connection in self.broker.roster.everybody():
             self.broker.close(connection, codes.DRAINING, "the relay stops", now)
